@@ -13,7 +13,7 @@ import os
 import re
 import traceback
 from array import array
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -124,15 +124,20 @@ class EngineThread:
         self._takers.clear()
 
 
-def no_room(config: Config, fault: str) -> str:
-    """Say what to do about vLLM's complaint that a first engine finds too little memory."""
-    fault = re.split(" (Try|Decrease|Increase) ", fault)[0].rstrip(".")
-    if "cache" in fault:
-        return (
-            f"rollout.max_concurrent_samples={config.rollout.concurrent_samples}: no room for the KV cache ({fault});"
-            " give half as many, or learner.gradient_checkpointing=on"
-        )
-    return f"another process took memory of the GPU after the plan ({fault}); nvidia-smi shows which, end it"
+@contextlib.contextmanager
+def memory_faults(config: Config, first: bool) -> Iterator[None]:
+    """Raise BadInput if vLLM finds too little memory at a first start: before a later one, a neighbour may leave."""
+    try:
+        yield
+    except ValueError as error:
+        fault = re.split(r"\.? (?:Try|Decrease|Increase) ", str(error))[0]
+        if not first or "memory" not in fault:
+            raise
+        remedy = f"another process took memory of the GPU after the plan ({fault}); nvidia-smi shows which, end it"
+        if "cache" in fault:
+            samples = f"rollout.max_concurrent_samples={config.rollout.concurrent_samples}: no room for the KV cache"
+            remedy = f"{samples} ({fault}); give half as many, or learner.gradient_checkpointing=on"
+        raise BadInput(remedy) from error
 
 
 class RolloutEngine:
@@ -150,12 +155,8 @@ class RolloutEngine:
 
             made = EngineArgs(**engine_settings(config, model_path, share, cache_blocks)).create_engine_config()
             check_registered()
-            try:
+            with memory_faults(config, not share.cores and cache_blocks is None):
                 return LLMEngine(made, Executor.get_class(made), log_stats=False, multiprocess_mode=False)
-            except ValueError as error:
-                if share.cores or cache_blocks is not None or "memory" not in str(error):
-                    raise
-                raise BadInput(no_room(config, str(error))) from error
 
         self._thread = EngineThread(make)
         self.vllm_config = self._thread.engine.vllm_config

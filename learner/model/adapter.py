@@ -55,9 +55,9 @@ def load_model(
         base = whole_model(model_path, dtype=dtype, attn_implementation="eager", **straight)
     else:
         base = model_on(weights, model_path, dtype)
-    expected = config.learner.fused_kernels and base.config.model_type in FUSED
-    fast = device.type != "cuda" or (delta_rule_serves(base.config.model_type) and (not expected or fuse(base, device)))
-    if not fast:
+    family = base.config.model_type
+    plain = not config.learner.fused_kernels or family not in FUSED
+    if device.type == "cuda" and not (delta_rule_serves(family) and (plain or fuse(base, device))):
         # Plain kernels keep more for the backward pass than the plan has room for.
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     lora = LoraConfig(

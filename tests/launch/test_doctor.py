@@ -113,16 +113,16 @@ def test_a_phase_that_fails_leaves_an_archive_and_stops_no_other(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("brief", "code", "failed"), [(0, 1, True), (0, 0, False), (64, 1, False)])
+@pytest.mark.parametrize("brief", [0, 64])
 def test_the_run_whose_engine_is_killed_need_not_succeed(
-    brief: int, code: int, failed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    brief: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "launch").mkdir()
-    (tmp_path / "launch/run.py").write_text(f"raise SystemExit({code})")
+    (tmp_path / "launch/run.py").write_text("raise SystemExit(1)")
     monkeypatch.setattr(archive, "ROOT", tmp_path)
     made = Archive(tmp_path / "doctor.tar.gz", PlainConsole())
     carry_out_run(made, [], brief)
-    assert made.failed is failed
+    assert made.failed == (not brief)
 
 
 def test_an_engine_leaves_its_mps_before_it_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:

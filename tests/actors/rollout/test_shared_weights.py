@@ -9,7 +9,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import MagicMock, Mock
 
 import pytest
 from vllm.model_executor.model_loader.weight_cache.protocol import get_socket_path
@@ -17,7 +16,7 @@ from vllm.model_executor.model_loader.weight_cache.protocol import get_socket_pa
 from microbudget_rl.actors.errors import ActorDied
 from microbudget_rl.actors.rollout import shared_weights
 from microbudget_rl.actors.rollout.shared_weights import SharedWeights, WeightsActor
-from microbudget_rl.actors.rollout.vllm_engine import EngineThread, RolloutEngine
+from microbudget_rl.actors.rollout.vllm_engine import EngineThread, RolloutEngine, memory_faults
 from microbudget_rl.actors.rollout.vllm_settings import SMALL_SHARE, gpu_settings
 from microbudget_rl.actors.runtime.placement import Mapped, Placement, Share
 from microbudget_rl.actors.runtime.ray_session import clear_session, make_temporary
@@ -178,27 +177,18 @@ FULL = "Free memory on device cuda:0 (3.1/11.7 GiB) on startup is less than desi
 
 
 @pytest.mark.parametrize(
-    ("fault", "blocks", "kind", "said"),
+    ("fault", "first", "kind", "said"),
     [
-        (FULL, None, BadInput, "3.1/11.7"),
-        (FULL, 5000, ValueError, "3.1/11.7"),  # a neighbour may leave before the next restart
-        ("No available memory for the cache blocks. Try", None, BadInput, "max_concurrent_samples"),
+        (FULL, True, BadInput, r"\(Free .* desired\); nvidia-smi"),
+        (FULL, False, ValueError, "^Free"),
+        ("No available memory for the cache blocks.", True, BadInput, "^rollout.max_concurrent_samples=128: "),
     ],
 )
-def test_too_little_memory_at_the_first_start_is_bad_input(
-    fault: str, blocks: int | None, kind: type[Exception], said: str, monkeypatch: pytest.MonkeyPatch
+def test_too_little_memory_at_a_first_start_is_bad_input(
+    fault: str, first: bool, kind: type[Exception], said: str
 ) -> None:
-    monkeypatch.setattr("os.environ", {})
-    monkeypatch.setattr("vllm.LLMEngine", Mock(side_effect=ValueError(fault)))
-    for name in (
-        "vllm.EngineArgs",
-        "vllm.v1.executor.Executor",
-        f"{RolloutEngine.__module__}.engine_settings",
-        f"{RolloutEngine.__module__}.check_registered",
-    ):
-        monkeypatch.setattr(name, MagicMock())
-    with pytest.raises(kind, match=said):
-        RolloutEngine(Config(), "", Share(gpus=0.5), blocks)
+    with pytest.raises(kind, match=said), memory_faults(Config(), first):
+        raise ValueError(fault)
 
 
 def test_an_engine_is_given_what_another_process_holds_in_addition_to_its_share() -> None:

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from transformers.models.llama import modeling_llama
 
 from microbudget_rl.actors.models.families import FUSED
-from microbudget_rl.learner.model.model_check import fuse
+from microbudget_rl.learner.model.model_check import delta_rule_serves, fuse
 
 CPU = torch.device("cpu")
 
@@ -63,6 +63,15 @@ def test_only_correct_kernels_are_used(
     assert said in caplog.text
     assert (modeling_llama.apply_rotary_pos_emb is rotary) == bool(said)
     torch.testing.assert_close(base(input_ids=ids).logits, before)
+
+
+@pytest.mark.parametrize(("family", "module"), [("qwen3_5_text", None), ("qwen3_5_text", sys), ("llama", None)])
+def test_a_delta_rule_without_its_kernels_is_a_warning(
+    family: str, module: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.setitem(sys.modules, "fla", module)
+    serves = module is sys or family == "llama"
+    assert (delta_rule_serves(family), bool(caplog.records)) == (serves, not serves)
 
 
 def test_families_are_liger_kernels_own() -> None:
