@@ -135,8 +135,10 @@ def memory_faults(config: Config, first: bool) -> Iterator[None]:
             raise
         remedy = f"another process took memory of the GPU after the plan ({fault}); nvidia-smi shows which, end it"
         if "cache" in fault:
-            samples = f"rollout.max_concurrent_samples={config.rollout.concurrent_samples}: no room for the KV cache"
-            remedy = f"{samples} ({fault}); give half as many, or learner.gradient_checkpointing=on"
+            remedy = (
+                f"rollout.max_concurrent_samples={config.rollout.concurrent_samples}: no room for the KV cache"
+                f" ({fault}); give half as many, or learner.gradient_checkpointing=on"
+            )
         raise BadInput(remedy) from error
 
 

@@ -41,7 +41,7 @@ SHORT = (
 )
 """Settings of the runs."""
 
-RUN_MINUTES, KILL_MINUTES = 9, 4
+MINUTES = {"run": 9, "kill": 4}
 """Budgets of the two runs. The second finds compiled kernels."""
 
 BRIEF = 128
@@ -98,8 +98,8 @@ class Archive:
 
 def describe_host(archive: Archive) -> None:
     """Add the driver's own words, the environment, and the packages."""
-    if tool := shutil.which("nvidia-smi", path=f"{os.environ.get('PATH')}:/usr/lib/wsl/lib"):  # WSL2's
-        asked = subprocess.run([tool, "-q"], capture_output=True, text=True, timeout=60)
+    if shutil.which("nvidia-smi"):
+        asked = subprocess.run(["nvidia-smi", "-q"], capture_output=True, text=True, timeout=60)
         archive.files["nvidia-smi.txt"] = asked.stdout + asked.stderr
     allowed = (f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(ENVIRONMENT))
     archive.files["environment.txt"] = "\n".join(allowed)
@@ -111,9 +111,9 @@ def carry_out_run(archive: Archive, settings: Sequence[str], brief: int = 0) -> 
     """Make a few updates of the recipe in a temporary folder. brief: if not 0, of responses up to so many tokens, and
     kill -9 an engine after the first update. A run that does not recover from this is a warning.
     """
-    name, minutes = ("kill", KILL_MINUTES) if brief else ("run", RUN_MINUTES)
+    name = "kill" if brief else "run"
     with scratch_folder("doctor-", archive.path.parent) as scratch:
-        own = (*SHORT, f"budget.minutes={minutes}", f"run.folder={scratch}")
+        own = (*SHORT, f"budget.minutes={MINUTES[name]}", f"run.folder={scratch}")
         if brief:
             own += (f"rollout.max_response_tokens={brief}", "eval.max_response_tokens=null")
         keys = {setting.partition("=")[0] for setting in (*own, "budget.hours=")}

@@ -211,12 +211,11 @@ def _plan_for(config: Config, machine: Machine, shape: ShapeConfig, ranks: int, 
     one_copy = [config.model.shared_weights] if machine.gpus == 1 and not machine.nodes and plain else ["off"]
     if one_copy == ["auto"]:
         one_copy = ["off", "on"] if machine.ipc else ["off"]
-    tokens = [config.learner.tokens_per_microbatch]
-    if tokens == [None] and machine.gpu_memory >= ROOMY_GPU:
-        tokens = [*MICROBATCHES]
+    grows = config.learner.tokens_per_microbatch is None and machine.gpu_memory >= ROOMY_GPU
+    tokens = MICROBATCHES if grows else (config.learner.microbatch,)
     overlaps = machine.mps and config.learner.max_staleness > 0
 
-    def decide(one_copy: str, engines: int | None, again: str, microbatch: int | None, samples: int) -> Plan:
+    def decide(one_copy: str, engines: int | None, again: str, microbatch: int, samples: int) -> Plan:
         placement = place(machine.cores, machine.gpus, ranks, engines, machine.nodes)
         if config.reward.workers is not None:
             placement = replace(placement, reward_workers=config.reward.workers)
@@ -225,7 +224,7 @@ def _plan_for(config: Config, machine: Machine, shape: ShapeConfig, ranks: int, 
             mps = "on" if overlaps and placement.shared else "off"
         settings: Change = {
             "learner.gradient_checkpointing": again,
-            "learner.tokens_per_microbatch": microbatch or MICROBATCH,
+            "learner.tokens_per_microbatch": microbatch,
             "model.shared_weights": one_copy,
             "run.nvidia_mps": mps,
             "rollout.max_concurrent_samples": samples,

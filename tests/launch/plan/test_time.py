@@ -39,13 +39,13 @@ def test_a_shared_gpu_takes_less_time_with_mps() -> None:
 
 def test_a_faster_gpu_reaches_less_of_its_rate_while_learning_and_more_with_a_larger_microbatch() -> None:
     seconds = []
-    for gpu, tokens in ("RTX3060", 4096), ("A40", 4096), ("H100", 4096), ("H100", 16_384):
+    for gpu, tokens in ("RTX3060", 4096), ("H100", 4096), ("H100", 16_384):
         made = plan(
             "gsm8k", machine(gpu), f"learner.tokens_per_microbatch={tokens}", "learner.gradient_checkpointing=off"
         )
         costs = costs_of(made, made.workload)
         seconds.append(costs and costs.learn_s * made.machine.rates["bfloat16"])
-    assert [0.53 * seconds[0] / each for each in seconds] == pytest.approx([0.53, 0.36, 0.12, 0.30], abs=0.02)
+    assert [0.53 * seconds[0] / each for each in seconds] == pytest.approx([0.53, 0.12, 0.30], abs=0.02)
 
 
 def quickstart(*settings: str) -> Estimate:
