@@ -84,8 +84,9 @@ def command_line(arguments: list[str], kind: type[Asked], folder: Path = FOLDER)
         )
     asked = changed(asked, {"run.name": asked.run.name or bare(name), "device": known_as(asked.device)})
     check(asked)
-    tokens = max(asked.learner.tokens_per_microbatch, asked.rollout.longest)
-    return changed(asked, {"learner.tokens_per_microbatch": tokens})
+    if (longest := asked.rollout.longest) > asked.learner.microbatch:
+        asked = changed(asked, {"learner.tokens_per_microbatch": longest})
+    return asked
 
 
 def origins(arguments: list[str]) -> dict[str, str]:

@@ -85,7 +85,7 @@ def one_update(settings: list[str]) -> tuple[list[Group], dict[str, float]]:
     learned = examples(groups, algorithm.regularised)  # those with an advantage; all with a KL or entropy term
     tokens = sum(group.tokens for group in groups)  # all samples count in the denominators
     totals = Totals(len(groups) * rollout.samples_per_problem, tokens, rollout.max_response_tokens)
-    micro_batches = pack([each.tokens for each in learned], config.learner.tokens_per_microbatch, policy.mixes)
+    micro_batches = pack([each.tokens for each in learned], config.learner.microbatch, policy.mixes)
     with policy.as_reference(), torch.no_grad():
         references = [policy(each)[0] for each in micro_batches] if algorithm.kl else []
     parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]

@@ -16,11 +16,12 @@ measurement for later plans. The exit code is 1 if something forbids a run.
 `measure=signal` samples training problems as the run would, for `signal.minutes` at most, and answers whether the run
 is worth it, with reason and remedy. The exit code is then 3 if it is not. `measure=all` does both.
 
-`report=true` first makes three updates of the recipe, with a kill -9 of the engine, and writes runs/doctor-NAME.tar.gz:
-plan, times, memory and the ends of all logs, without names of users or machines. It takes at most 15 minutes. If
-something fails, leave one thing out at a time: run.nvidia_mps=off, model.shared_weights=off,
-learner.fused_kernels=false, rollout.enforce_eager=true, VLLM_USE_V2_MODEL_RUNNER=0 in the environment (vLLM's older
-runner). With adapter_check.at_start=warn, a run goes on if the adapter check at an engine's start fails.
+`report=true` fetches the model, makes three updates of the recipe, checks and measures; in a second, brief run it kills
+an engine by kill -9. It writes runs/doctor-NAME.tar.gz: plan, times, memory and the ends of all logs, without names of
+users or machines. After the download it takes at most 15 minutes. If something fails, leave one thing out at a time:
+run.nvidia_mps=off, model.shared_weights=off, learner.fused_kernels=false, rollout.enforce_eager=true,
+VLLM_USE_V2_MODEL_RUNNER=0 in the environment (vLLM's older runner). With adapter_check.at_start=warn, a run goes on if
+the adapter check at an engine's start fails.
 """
 
 if __name__ == "__main__":
@@ -41,6 +42,7 @@ from rich.text import Text
 
 from microbudget_rl.actors.errors import ActorDied, Halted, root_cause
 from microbudget_rl.actors.formats import duration
+from microbudget_rl.actors.models.files import locate
 from microbudget_rl.actors.runtime.supervision import Record
 from microbudget_rl.conf.command import PlainConsole, command, near
 from microbudget_rl.conf.errors import BadInput
@@ -49,7 +51,7 @@ from microbudget_rl.conf.schema import CommandLine
 from microbudget_rl.conf.schema.call import SignalConfig
 from microbudget_rl.conf.schema.learner import LearnerConfig
 from microbudget_rl.conf.signals import scratch_folder
-from microbudget_rl.launch.checkup.archive import Archive, carry_out_run, describe_host
+from microbudget_rl.launch.checkup.archive import BRIEF, Archive, carry_out_run, describe_host
 from microbudget_rl.launch.checkup.findings import Finding, examine, resource_findings
 from microbudget_rl.launch.checkup.measurement import keep_measured, measure_actors
 from microbudget_rl.launch.checkup.signal import WORDS, Sampled, commonest, others, rule_for, sample, shown, signal_of
@@ -84,10 +86,15 @@ def main(arguments: list[str]) -> int:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "INFO")
     with archive.phase("host"):
         describe_host(archive)
+    with archive.phase("download"):  # which is not the run's time
+        locate(asked.config.model)
     with archive.phase("run"):
         carry_out_run(archive, settings)
     with archive.phase("check"):  # measuring has no end if something hangs; a run has
         archive.failed |= bool(check(asked, speeds and not archive.failed, signal, console))
+    if not archive.failed:
+        with archive.phase("kill", "warning"):  # last: on a GPU it may harm more than its run
+            carry_out_run(archive, settings, min(BRIEF, asked.config.rollout.max_response_tokens))
     console.print(f"All is in {near(archive.path)}, in which nothing names you or this machine")
     return int(archive.failed)
 
@@ -139,8 +146,6 @@ def on_ray(plan: Plan, work: Callable[[Path], Coroutine[Any, Any, T]]) -> T:
 
 def calibrate(plan: Plan, console: Console) -> None:
     """Measure the run's actors, and print and keep the result. Raises ActorDied if they cannot work."""
-    from microbudget_rl.actors.models.files import locate
-
     model_path = locate(plan.config.model)
     console.print("Measuring for one or two minutes; engine and learner start first ...")
     measured = on_ray(plan, lambda folder: measure_actors(plan, model_path, folder, noted(console)))

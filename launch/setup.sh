@@ -151,11 +151,12 @@ check_compiler() { # before gigabytes are installed that need one
 
 [ "$(uname -s)" = Linux ] || fail "this is $(uname -s), and vLLM has wheels for Linux only: use a Linux machine, WSL2 or a container"
 
+PATH+=:/usr/lib/wsl/lib # where WSL2 has nvidia-smi, which root does not find
 extra=cpu need_gb=6
 if nvidia-smi -L >/dev/null 2>&1; then
     extra=cuda need_gb=14
     check_gpus
-elif compgen -G '/dev/nvidia[0-9]*' >/dev/null && [ -n "${CUDA_VISIBLE_DEVICES-all}" ] && ! grep -qs '^cpu' $stamp; then
+elif { compgen -G '/dev/nvidia[0-9]*' || compgen -G '/usr/lib/wsl/lib/libcuda.so*'; } >/dev/null && [ -n "${CUDA_VISIBLE_DEVICES-all}" ] && ! grep -qs '^cpu' $stamp; then
     fail "there is an NVIDIA GPU here and nvidia-smi does not work: start the container with NVIDIA_DRIVER_CAPABILITIES=compute,utility, or mend the driver; with CUDA_VISIBLE_DEVICES= (empty) the same command installs the CPU build, which later ones keep"
 fi
 if [ "${1-}" = dev ] || grep -qs ',dev' $stamp; then extra+=,dev; fi

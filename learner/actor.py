@@ -23,7 +23,7 @@ from microbudget_rl.actors.models.files import found_here
 from microbudget_rl.actors.protocols import Clock, Learner
 from microbudget_rl.actors.rollout.shared_weights import SharedWeights
 from microbudget_rl.actors.runtime.placement import Share
-from microbudget_rl.actors.runtime.process import end_without_gpu
+from microbudget_rl.actors.runtime.process import end_without_gpu, expand_segments
 from microbudget_rl.actors.runtime.remote_actor import HEARTBEAT_S, START_S, RemoteActor
 from microbudget_rl.actors.runtime.supervision import Record, RestartLimit
 from microbudget_rl.actors.storage.documents import EventKind
@@ -77,8 +77,7 @@ class LearnerActor:
         self._under_mps = self.config.run.mps and bool(self.share.gpus % 1)
         self._device = "cuda" if self.share.gpus else "cpu"
         os.environ["DS_ACCELERATOR"] = self._device
-        # Micro-batches of many shapes would fragment the GPU's share.
-        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+        expand_segments()
         if self.config.run.deterministic:
             os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # torch demands it before the GPU is first used
         if self._under_mps:
@@ -167,11 +166,11 @@ def gpu_faults(config: Config) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         learner = config.learner
-        half = max(learner.tokens_per_microbatch // 2, config.rollout.longest)
+        half = max(learner.microbatch // 2, config.rollout.longest)
         smaller = {"tokens_per_microbatch": half, "gradient_checkpointing": "on", "offload": "cpu"}
         remedies = [f"learner.{key}={value}" for key, value in smaller.items() if getattr(learner, key) != value]
         raise Halted(
-            f"learner.tokens_per_microbatch={learner.tokens_per_microbatch} needs more than the learner's share of the"
+            f"learner.tokens_per_microbatch={learner.microbatch} needs more than the learner's share of the"
             f" GPU ({str(error).partition(' GPU ')[0]}); give {' or '.join([*remedies, 'a larger GPU'])}"
         ) from error
     except RuntimeError as error:

@@ -358,7 +358,7 @@ class LoraLearner:
         return results
 
     def _pack(self, samples: list[Tokens]) -> list[MicroBatch]:
-        return pack(samples, self.config.learner.tokens_per_microbatch, whole=self.policy.mixes)
+        return pack(samples, self.config.learner.microbatch, whole=self.policy.mixes)
 
 
 def _tokens(groups: Iterable[Group]) -> list[Tokens]:

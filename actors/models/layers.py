@@ -37,8 +37,9 @@ class Layer:
     keys: width of the keys that the layer stores, and of the values
     window: most tokens whose keys and values it stores
     state: numbers per sequence, of which those that vLLM keeps in float32 count twice
-    kept: numbers per token for the backward pass, beyond a Llama's, as measured with transformers' code; twice those of
-        what keeps a state, which computes the prompt for each sample again
+    kept: numbers per token for the backward pass, beyond a Llama's and the delta rule's, as measured with transformers'
+        code; twice those of what keeps a state, which computes the prompt for each sample again
+    values: width of the values of the gated delta rule
     """
 
     linear: dict[str, tuple[int, int]]
@@ -50,6 +51,7 @@ class Layer:
     window: float = math.inf
     state: int = 0
     kept: int = 0
+    values: int = 0
 
 
 def kinds_of(stated: dict[str, Any]) -> dict[str, Any]:
@@ -107,7 +109,7 @@ def _layer(shape: ShapeConfig, kind: str, count: int) -> Layer:
     rest = mixer.rest + (2 + more_norms) * hidden + shape.head_norms * (1 + own) * dim
     window = sizes.get("sliding_window", math.inf) if base == "sliding_attention" else math.inf
     kept = mixer.kept + 3 * more_norms * hidden
-    return Layer(linear, rest, count, queries, keys, intermediate, window, mixer.state, kept)
+    return Layer(linear, rest, count, queries, keys, intermediate, window, mixer.state, kept, mixer.values)
 
 
 def _delta_rule(shape: ShapeConfig) -> Layer:
@@ -118,7 +120,7 @@ def _delta_rule(shape: ShapeConfig) -> Layer:
     linear = {"in_proj_qkv": (hidden, mixed), "in_proj_z": (hidden, values), "out_proj": (values, hidden)}
     linear |= dict.fromkeys(("in_proj_b", "in_proj_a"), (hidden, heads))
     state = (kernel - 1) * mixed + 2 * values * key_dim
-    return Layer(linear, kernel * mixed + 2 * heads + dim, state=state, kept=2 * 44 * values)
+    return Layer(linear, kernel * mixed + 2 * heads + dim, state=state, values=values)
 
 
 def _mamba(shape: ShapeConfig) -> Layer:

@@ -59,6 +59,14 @@ def groups_at_once(config: Config, device: str) -> int:
     return max(QUEUED[device] * full, 1)
 
 
+def shares_prompt(shape: ShapeConfig, device: str, tokens: float) -> bool:
+    """Return whether an engine on this device computes a prompt of so many tokens once for all samples: if it has a
+    whole block, which is 16 tokens on a GPU, or as many as take the memory of a state. On the CPU no states are shared.
+    """
+    state, keys = (max(getattr(layer, part) for layer in layers_of(shape)) for part in ("state", "keys"))
+    return tokens >= 16 * math.ceil(state / keys / 32) if device == "cuda" else not state
+
+
 def checkpoint_bytes(config: Config) -> int:
     """Return the bytes of a checkpoint per trained weight: fp32 master copy, two moments of Adam, and the reference."""
     return 16 if config.keeps_start else 12
@@ -109,19 +117,21 @@ class Kept(NamedTuple):
     queries: queries, attention's output, and that output in another order if rows were padded
     intermediate: the MLP's
     heads: queries and keys before their norms, in models that have these
+    values: of the gated delta rule: by plain torch, or by flash-linear-attention and the convolution before it
     """
 
     hidden: int
     queries: int
     intermediate: int
     heads: int
+    values: int
 
 
-ON_CPU = Kept(6, 2, 4, 2)
+ON_CPU = Kept(6, 2, 4, 2, 44)
 """Vectors on the CPU, within 1 % of what autograd saves for the bundled model."""
 
-PLAIN = Kept(6, 3, 4, 2)
-FUSED = Kept(4, 2, 3, 1)
+PLAIN = Kept(6, 3, 4, 2, 17)
+FUSED = Kept(4, 2, 3, 1, 17)
 """Vectors on a GPU with plain and with fused kernels, within 10 % of a pass at full size over the paper's models."""
 
 
@@ -144,6 +154,6 @@ def activation_bytes(shape: ShapeConfig, rank: int, size: int, kept: Kept = ON_C
         own = kept.hidden * shape.hidden_size + kept.queries * layer.queries + kept.intermediate * layer.intermediate
         if shape.head_norms:
             own += kept.heads * (layer.queries + layer.keys)
-        own += 2 * layer.keys + layer.kept + len(layer.linear) * rank
+        own += 2 * layer.keys + layer.kept + 2 * kept.values * layer.values + len(layer.linear) * rank
         total, largest = total + layer.count * own, max(largest, own)
     return size * (largest + shape.num_hidden_layers * shape.hidden_size if recomputes else total)

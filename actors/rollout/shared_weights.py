@@ -16,7 +16,7 @@ from microbudget_rl.actors.models.files import found_here
 from microbudget_rl.actors.protocols import Clock
 from microbudget_rl.actors.rollout.vllm_settings import engine_settings, set_environment
 from microbudget_rl.actors.runtime.placement import Mapped, Placement, Share
-from microbudget_rl.actors.runtime.process import end_without_gpu
+from microbudget_rl.actors.runtime.process import ALLOCATOR, end_without_gpu
 from microbudget_rl.actors.runtime.ray_session import root_of
 from microbudget_rl.actors.runtime.remote_actor import RemoteActor
 from microbudget_rl.actors.runtime.supervision import Lost, Record, Supervised, WorkerPool
@@ -37,7 +37,7 @@ class WeightsActor:
     def __init__(self, config: Config, model_path: str, share: Share, folder: str) -> None:
         share.bind()
         set_environment(share, config.rollout.kv_cache_gib)
-        for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        for name in ALLOCATOR:
             os.environ.pop(name, None)  # containers forbid the system call by which expandable segments are mapped
         import torch
 

@@ -10,9 +10,10 @@ import asyncio
 import contextlib
 import itertools
 import os
+import re
 import traceback
 from array import array
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -123,6 +124,24 @@ class EngineThread:
         self._takers.clear()
 
 
+@contextlib.contextmanager
+def memory_faults(config: Config, first: bool) -> Iterator[None]:
+    """Raise BadInput if vLLM finds too little memory at a first start: before a later one, a neighbour may leave."""
+    try:
+        yield
+    except ValueError as error:
+        fault = re.split(r"\.? (?:Try|Decrease|Increase) ", str(error))[0]
+        if not first or "memory" not in fault:
+            raise
+        remedy = f"another process took memory of the GPU after the plan ({fault}); nvidia-smi shows which, end it"
+        if "cache" in fault:
+            remedy = (
+                f"rollout.max_concurrent_samples={config.rollout.concurrent_samples}: no room for the KV cache"
+                f" ({fault}); give half as many, or learner.gradient_checkpointing=on"
+            )
+        raise BadInput(remedy) from error
+
+
 class RolloutEngine:
     """A vLLM engine on one share of the machine. Its calls raise ActorDied once the engine has failed."""
 
@@ -138,15 +157,8 @@ class RolloutEngine:
 
             made = EngineArgs(**engine_settings(config, model_path, share, cache_blocks)).create_engine_config()
             check_registered()
-            try:
+            with memory_faults(config, not share.cores and cache_blocks is None):
                 return LLMEngine(made, Executor.get_class(made), log_stats=False, multiprocess_mode=False)
-            except ValueError as error:
-                if share.cores or "cache" not in str(error):
-                    raise
-                raise BadInput(
-                    f"rollout.max_concurrent_samples={config.rollout.concurrent_samples}: no room for the KV cache"
-                    f" ({str(error).partition(' Try ')[0]}); give half as many, or learner.gradient_checkpointing=on"
-                ) from error
 
         self._thread = EngineThread(make)
         self.vllm_config = self._thread.engine.vllm_config

@@ -99,6 +99,8 @@ def gpu_settings(share: Share, cache_blocks: int | None) -> dict[str, Any]:
         "gpu_memory_utilization": share.memory,
         # Where nvcc and ninja are on a Hopper, it would try kernels at every start that no model here uses.
         "enable_flashinfer_autotune": False,
+        # On Hopper and Blackwell it would take FlashInfer's, and ignore that they do not compile.
+        "gdn_prefill_backend": "triton",
     }
     if cache_blocks is not None:
         settings |= {

@@ -3,11 +3,12 @@
 import contextlib
 import ctypes
 import os
+import platform
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
@@ -17,6 +18,9 @@ MPS_TOOL = "nvidia-cuda-mps-control"
 
 MPS_ANSWER_S = 2.0
 """Seconds that the service of NVIDIA's MPS has for an answer while the caller's event loop waits."""
+
+ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+"""Variables with the settings of torch's allocator on a GPU: the present name, and the old one."""
 
 _libc = ctypes.CDLL(None)  # loaded before any fork
 
@@ -46,13 +50,24 @@ def end_without_gpu() -> None:
         os._exit(1)
 
 
-def leave_mps(pid: int) -> None:
-    """Have the service of NVIDIA's MPS, if there is one here, end a process's work on the GPU. A signal that ends it at
-    work may break the service for all others (NVIDIA's documentation of MPS, "Client Early Termination").
+def expand_segments() -> None:
+    """Let torch's allocator grow its segments, since tensors of many sizes would fragment a share of a GPU. Call it
+    before torch is imported. It respects the user's settings, and leaves out WSL2, where the first allocation would
+    fail with drivers before R615 (pytorch#192330).
     """
-    tell = partial(subprocess.run, [MPS_TOOL], text=True, capture_output=True, timeout=MPS_ANSWER_S)
+    if "microsoft" not in platform.release().lower() and os.environ.keys().isdisjoint(ALLOCATOR):
+        os.environ[ALLOCATOR[0]] = "expandable_segments:True"
+
+
+def leave_mps(pid: int, environment: Mapping[str, str] = os.environ) -> None:
+    """Have the service of NVIDIA's MPS, if there is one, end a process's work on the GPU. A signal that ends it at
+    work may break the service for all others (NVIDIA's documentation of MPS, "Client Early Termination").
+
+    environment: names the service.
+    """
+    tell = partial(subprocess.run, [MPS_TOOL], env=environment, text=True, capture_output=True, timeout=MPS_ANSWER_S)
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):  # the signal that follows ends it all the same
-        servers = tell(input="get_server_list\n").stdout.split() if "CUDA_MPS_PIPE_DIRECTORY" in os.environ else []
+        servers = tell(input="get_server_list\n").stdout.split() if "CUDA_MPS_PIPE_DIRECTORY" in environment else []
         for server in filter(str.isdigit, servers):
             tell(input=f"terminate_client {server} {pid}\n")
 

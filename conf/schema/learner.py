@@ -5,6 +5,9 @@ from pydantic.dataclasses import dataclass
 from microbudget_rl.conf.catalogue import table
 from microbudget_rl.conf.settings import DECLARED, SECTION, setting
 
+MICROBATCH = 4096
+"""Tokens per forward and backward pass, if neither the user nor a plan chooses: our choice."""
+
 MAX_SLOPE = 10.0
 """Largest bound of a clipped ratio, our choice: twice the widest clip in use, CISPO's of 5. A larger one bounds nothing
 in practice."""
@@ -44,8 +47,9 @@ class LearnerConfig:
     """Decay of AdamW's second moment."""
     max_grad_norm: float = setting(1.0, "TRL's default", gt=0)
     """Norm to which the gradient is clipped."""
-    tokens_per_microbatch: int = setting(4096, "our choice", ge=1, le=2**24, affects="operation")
-    """Tokens per forward and backward pass. Values below the longest sample (rollout.max_prompt_tokens +
+    tokens_per_microbatch: int | None = setting(None, "our choice", ge=1, le=2**24, affects="operation")
+    """Tokens per forward and backward pass. Null: 4,096, or up to 16,384 on a GPU with at least 40 GB where planned
+    updates get shorter. Values below the longest sample (rollout.max_prompt_tokens +
     rollout.max_response_tokens) are raised to it. A group's prompt counts once, as does the beginning that all prompts
     share."""
     logprob_chunk: int = setting(256, "our choice: 0.4 GiB with 151,936 tokens", ge=1, le=2**24, affects="operation")
@@ -67,6 +71,11 @@ class LearnerConfig:
     world_size: int | None = setting(None, "our choice", ge=1, le=1024, affects="operation")
     """Learner processes that share the samples of a batch, at most one per GPU or per core. Null: with several GPUs,
     the number with the shortest planned update; otherwise one, which uses all its cores."""
+
+    @property
+    def microbatch(self) -> int:
+        """Tokens per forward and backward pass. A plan resolves null first."""
+        return self.tokens_per_microbatch or MICROBATCH
 
     @property
     def recomputes(self) -> bool:

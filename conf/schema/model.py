@@ -91,8 +91,7 @@ class ModelConfig:
     shared_weights: str = setting("auto", "our choice", choices=("off", "on", "auto"), affects="operation")
     """Whether engine and learner on one GPU share one copy of the model, which a third process holds, instead of
     loading one each. Untested on a GPU; off on a cluster and for models with other modules than a Llama. auto: on if
-    one process can map another's GPU memory and if, according to the plan, the model does not fit otherwise or an
-    update gets 5 % shorter."""
+    one process can map another's GPU memory and if, according to the plan, the model does not fit otherwise."""
     stop_tokens: list[str] = setting([], "our choice: most models need none", follows="model.path", affects="response")
     """Special tokens that end a response, in addition to those in the model's files. A base model needs this if its
     chat template ends turns with another token."""

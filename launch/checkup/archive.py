@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
+from microbudget_rl.actors.runtime.process import leave_mps
 from microbudget_rl.actors.runtime.ray_session import clear_session, session_logs
 from microbudget_rl.actors.storage.documents import EventKind
 from microbudget_rl.actors.storage.run_record import RunRecord
@@ -34,11 +35,17 @@ ENVIRONMENT = ("CUDA_", "NCCL_", "PYTORCH_", "VLLM_", "RAY_", "OMP_")
 
 UPDATES = 3
 SHORT = (
-    *("run.name=short", "budget.minutes=9", f"budget.updates={UPDATES}", "run.overwrite=false", "warm_start.source="),
+    *("run.name=short", f"budget.updates={UPDATES}", "run.overwrite=false", "warm_start.source="),
     *("eval.problems=16", "eval.n=1", "eval.benchmarks=[]", "validation.every=0", "validation.patience=0"),
     *("run.report_to=[]", "run.restore=", "checkpoint.remote=", "run.on_end="),  # nothing leaves or ends the machine
 )
-"""Settings of the run."""
+"""Settings of the runs."""
+
+MINUTES = {"run": 9, "kill": 4}
+"""Budgets of the two runs. The second finds compiled kernels."""
+
+BRIEF = 128
+"""Most tokens of a response in the second run: it only has to go on."""
 
 TOLD = ("metrics.jsonl", "events.jsonl", "summary.json", "failure.log", "report.md")
 """Files of the run that are told: none with problems, responses or private settings."""
@@ -57,13 +64,13 @@ class Archive:
         self.failed |= state == "bad"
 
     @contextlib.contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Turn an error of a phase into a line and a file."""
+    def phase(self, name: str, worst: State = "bad") -> Iterator[None]:
+        """Turn an error of a phase into a line of this state and a file."""
         began = time.monotonic()
         try:
             yield
         except Exception as error:  # whatever it is, the other phases have something to tell
-            self.show(name, "bad", f"failed: {in_brief(error)}")
+            self.show(name, worst, f"failed: {in_brief(error)}")
             self.files[f"{name}-error.txt"] = "".join(traceback.format_exception(error))
         self.console.print(f"{name}: {time.monotonic() - began:.0f} s")
         self.files["screen.txt"] = self.console.export_text(clear=False)
@@ -100,10 +107,15 @@ def describe_host(archive: Archive) -> None:
     archive.files["packages.txt"] = "\n".join(sorted(installed))
 
 
-def carry_out_run(archive: Archive, settings: Sequence[str]) -> None:
-    """Make a few updates of the recipe in a temporary folder, and kill -9 an engine after the first."""
+def carry_out_run(archive: Archive, settings: Sequence[str], brief: int = 0) -> None:
+    """Make a few updates of the recipe in a temporary folder. brief: if not 0, of responses up to so many tokens, and
+    kill -9 an engine after the first update. A run that does not recover from this is a warning.
+    """
+    name = "kill" if brief else "run"
     with scratch_folder("doctor-", archive.path.parent) as scratch:
-        own = (*SHORT, f"run.folder={scratch}")
+        own = (*SHORT, f"budget.minutes={MINUTES[name]}", f"run.folder={scratch}")
+        if brief:
+            own += (f"rollout.max_response_tokens={brief}", "eval.max_response_tokens=null")
         keys = {setting.partition("=")[0] for setting in (*own, "budget.hours=")}
         kept = [setting for setting in settings if setting.partition("=")[0] not in keys]
         run, output, killed, used = RunRecord(scratch / "short"), scratch / "output.log", False, 0
@@ -111,15 +123,19 @@ def carry_out_run(archive: Archive, settings: Sequence[str]) -> None:
         with output.open("wb") as file, subprocess.Popen(command, stdout=file, stderr=file) as process:
             while (code := process.poll()) is None:
                 time.sleep(0.5)
-                archive.add("run", output, session_logs(run.path))  # a run that succeeds deletes its logs
+                archive.add(name, output, session_logs(run.path))  # a run that succeeds deletes its logs
                 used = max(used, sum(gpu.memory - (gpu.free or 0) for gpu in find_gpus()))
-                killed = killed or (run.updates > 0 and kill_engine(process.pid))
-        archive.add("run", output, session_logs(run.path), *(run.path / name for name in TOLD))
+                killed = killed or (brief > 0 and run.updates > 0 and kill_engine(process.pid))
+        archive.add(name, output, session_logs(run.path), *(run.path / file for file in TOLD))
         clear_session(run.path)
         rows, restarts = run.rows(), sum(event.kind is EventKind.RESTARTED for event in run.events())
-    state: State = "bad" if code else "good" if len(rows) == UPDATES and restarts else "warning"
+    good = not code and len(rows) == UPDATES and bool(restarts) == bool(brief)
+    state: State = "good" if good else "bad" if code and not brief else "warning"
     text = f"exit code {code}, {len(rows)} of {UPDATES} updates, engines killed: {killed:d}, restarted: {restarts}"
-    archive.show("run", state, f"{text}; {' '.join(archive.files['run/output.log'].split()[-50:])}" if code else text)
+    end = f"; {' '.join(archive.files[f'{name}/output.log'].split()[-50:])}" if code else ""
+    archive.show(name, state, text + end)
+    if brief:
+        return
     peak = rows[-1].metrics.get("learner/peak_memory", 0.0) if rows else 0.0
     archive.show("memory", "good", f"at most {used / GIB:.2f} GiB used on all GPUs, {peak / GIB:.2f} by the learner")
     for line in "\n".join(archive.files.values()).splitlines():
@@ -128,10 +144,12 @@ def carry_out_run(archive: Archive, settings: Sequence[str]) -> None:
 
 
 def kill_engine(run: int) -> bool:
-    """Kill -9 the first engine among the processes of a run. Return whether there was one."""
+    """Kill -9 the first engine among the processes of a run, as a run does. Return whether there was one."""
     for process in psutil.Process(run).children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             if process.name().startswith("ray::RolloutAct"):  # the kernel keeps 15 characters
-                process.kill()
+                leave_mps(process.pid, process.environ())
+                with contextlib.suppress(psutil.NoSuchProcess):  # it may end with its work on the GPU
+                    process.kill()
                 return True
     return False

@@ -116,7 +116,7 @@ async def _measure(plan: Plan, engines: EnginePool, learner: RemoteLearner) -> M
         )
         return await asyncio.gather(*requests)
 
-    learning = round(MICROBATCHES * config.learner.tokens_per_microbatch / (prompt + each * expected))
+    learning = round(MICROBATCHES * config.learner.microbatch / (prompt + each * expected))
     learning = min(max(learning, 1), config.learner.problems_per_update)
     batch = [random_group(rng, n, prompt, [expected] * each, adapter) for n in range(learning)]
     await decode(min(8, longest), 1)  # the first use compiles and loads kernels

@@ -1,6 +1,6 @@
-# For machines without a GPU. Give these commands in the project's folder:
+# For machines without a GPU. Give these commands in the project's folder; the volume keeps models of the Hub:
 #   docker build -f launch/cloud/cpu.Dockerfile -t microbudget:cpu .
-#   docker run --rm --shm-size=4g -v "$PWD/runs:/project/runs" microbudget:cpu run conf=quickstart
+#   docker run --rm --shm-size=4g -v "$PWD/runs:/project/runs" -v microbudget:/cache microbudget:cpu run conf=quickstart
 FROM python:3.12-slim-bookworm
 
 # hadolint ignore=DL3008

@@ -17,8 +17,9 @@ from microbudget_rl.launch.hardware.gpus import Gpu, seeing
 from microbudget_rl.launch.hardware.machine import Machine
 
 CLIENT = f"""
-import os, subprocess
-os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"  # as the learner
+import subprocess
+from microbudget_rl.actors.runtime.process import expand_segments
+expand_segments()  # as the learner
 import torch
 ones = torch.ones(64, 64, device="cuda")
 assert (ones @ ones == 64).all()
@@ -30,15 +31,17 @@ without one, and says nothing, if it does not reach the service."""
 
 HOLDER = """
 import os, subprocess, sys
-for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+from microbudget_rl.actors.runtime.process import ALLOCATOR
+for name in ALLOCATOR:
     os.environ.pop(name, None)  # as the holder of a run's weights
 import torch
 from microbudget_rl.actors.rollout.shared_weights import handles
 subprocess.run([sys.executable, "-c", sys.argv[1]], input=handles(torch.nn.Linear(512, 512, device="cuda")), check=True)
 """
 READER = """
-import os, pickle, sys
-os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"  # as the learner, which maps the weights
+import pickle, sys
+from microbudget_rl.actors.runtime.process import expand_segments
+expand_segments()  # as the learner, which maps the weights
 assert pickle.load(sys.stdin.buffer)["weight"].any()
 """
 """Programs of two processes: each ends with an error unless the second one reads the memory of the first."""

@@ -135,7 +135,7 @@ def _learner_memory(config: Config, shape: ShapeConfig, placement: Placement, he
     yield Memory(place, "learner: base weights", 0 if config.model.shares_weights else count * parameters(shape) * size)
     yield Memory(place, "learner: adapter, gradients", count * trained * (2 * size + (4 if size < 4 else 0)))
     token = activation_bytes(shape, lora.rank, size, kept_on(config, shape, cuda), learner.recomputes)
-    yield Memory(place, "learner: activations", count * learner.tokens_per_microbatch * token)
+    yield Memory(place, "learner: activations", count * learner.microbatch * token)
     yield Memory(place, "learner: chunk of logits", count * learner.logprob_chunk * shape.vocab_size * LOGIT_BYTES)
     if cuda:
         yield Memory(place, "learner: context, bucket", CUDA_CONTEXT + BUCKET)

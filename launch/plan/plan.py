@@ -17,6 +17,7 @@ from microbudget_rl.conf.checks import check_lengths
 from microbudget_rl.conf.command import PlainConsole
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config, ShapeConfig
+from microbudget_rl.conf.schema.learner import MICROBATCH
 from microbudget_rl.conf.settings import changed
 from microbudget_rl.launch.hardware.machine import Machine
 from microbudget_rl.launch.plan.memory import Fit, memory_of
@@ -29,10 +30,14 @@ it again."""
 
 SHARING_MARGIN = 1.05
 """Factor by which updates have to be shorter before engines share the learner's GPUs although there are others, because
-their mutual slowdown is a rough figure, or before both share weights, because a further process can fail."""
+their mutual slowdown is a rough figure."""
 
 LARGE_GPU = 10e9
 """Bytes of GPU memory from which an engine may decode more samples at once, if nothing says otherwise."""
+
+ROOMY_GPU, MICROBATCHES = 40e9, (MICROBATCH, 2 * MICROBATCH, 4 * MICROBATCH)
+"""Bytes of GPU memory from which a micro-batch may have more tokens, and the numbers of tokens. A fast GPU is done with
+few tokens before the kernels for the next layer are launched."""
 
 MORE_SAMPLES = 256
 """Samples decoded at once on a large GPU: each step reads all weights, so that twice as many take little more time."""
@@ -167,15 +172,16 @@ def _plan(config: Config, machine: Machine, shape: ShapeConfig, calibration: Cal
 
 
 def _best(plans: Iterable[Plan]) -> Plan:
-    """Return the plan that fits, not tightly, with the shortest update, or else the most samples at once; if none fits,
-    the one whose learner needs the least.
+    """Return the plan that fits, without shared weights if one does, not tightly, with the shortest update, or else the
+    most samples at once; if none fits, the one whose learner needs the least. The process that holds shared weights
+    can fail, and uses private parts of vLLM.
     """
 
-    def order(plan: Plan) -> tuple[float, bool, float, int]:
+    def order(plan: Plan) -> tuple[float, bool, bool, float, int]:
         seconds = plan.estimate.update_s if plan.estimate else math.inf
-        seconds *= SHARING_MARGIN ** (plan.placement.shared + bool(plan.placement.weights))
+        seconds *= SHARING_MARGIN**plan.placement.shared
         lacking = 0.0 if plan.fits else plan.needed("learner GPU") + 1.0
-        return lacking, plan.tight, seconds, -plan.at_once
+        return lacking, bool(plan.placement.weights), plan.tight, seconds, -plan.at_once
 
     return min(plans, key=order)
 
@@ -205,9 +211,11 @@ def _plan_for(config: Config, machine: Machine, shape: ShapeConfig, ranks: int, 
     one_copy = [config.model.shared_weights] if machine.gpus == 1 and not machine.nodes and plain else ["off"]
     if one_copy == ["auto"]:
         one_copy = ["off", "on"] if machine.ipc else ["off"]
+    grows = config.learner.tokens_per_microbatch is None and machine.gpu_memory >= ROOMY_GPU
+    tokens = MICROBATCHES if grows else (config.learner.microbatch,)
     overlaps = machine.mps and config.learner.max_staleness > 0
 
-    def decide(one_copy: str, engines: int | None, again: str, samples: int) -> Plan:
+    def decide(one_copy: str, engines: int | None, again: str, microbatch: int, samples: int) -> Plan:
         placement = place(machine.cores, machine.gpus, ranks, engines, machine.nodes)
         if config.reward.workers is not None:
             placement = replace(placement, reward_workers=config.reward.workers)
@@ -216,6 +224,7 @@ def _plan_for(config: Config, machine: Machine, shape: ShapeConfig, ranks: int, 
             mps = "on" if overlaps and placement.shared else "off"
         settings: Change = {
             "learner.gradient_checkpointing": again,
+            "learner.tokens_per_microbatch": microbatch,
             "model.shared_weights": one_copy,
             "run.nvidia_mps": mps,
             "rollout.max_concurrent_samples": samples,
@@ -225,7 +234,8 @@ def _plan_for(config: Config, machine: Machine, shape: ShapeConfig, ranks: int, 
         memory = tuple(entry for entry in memory_of(settled, shape, placement, machine.nodes) if entry.bytes)
         return Plan(settled, machine, placement, shape, memory, given, calibration).divided()
 
-    return _best(starmap(decide, product(one_copy, engines, again, possible_samples(config, machine))))
+    choices = product(one_copy, engines, again, tokens, possible_samples(config, machine))
+    return _best(starmap(decide, choices))
 
 
 def possible_samples(config: Config, machine: Machine) -> list[int]:

@@ -101,7 +101,7 @@ def remedy(plan: Plan) -> tuple[str, ...]:
 def _fits_with(plan: Plan, change: Change) -> bool:
     """Whether a changed plan fits, and a micro-batch still holds a sample."""
     config = changed(plan.config, change)
-    if config.learner.tokens_per_microbatch < config.rollout.longest:
+    if config.learner.microbatch < config.rollout.longest:
         return False
     return plan.again({"learner.world_size": config.learner.world_size or len(plan.placement.learners)} | change).fits
 
@@ -116,7 +116,7 @@ def _changes(plan: Plan) -> Iterator[Change]:
     yield needed
     yield {"learner.offload": "none" if plan.overfull == ["host"] and not cpu else "cpu"}
     yield {"learner.gradient_checkpointing": "on"}
-    yield {"learner.tokens_per_microbatch": max(learner.tokens_per_microbatch // 2, rollout.longest)}
+    yield {"learner.tokens_per_microbatch": max(learner.microbatch // 2, rollout.longest)}
     yield {"learner.tokens_per_microbatch": rollout.longest}
     yield {"learner.logprob_chunk": min(64, learner.logprob_chunk)}
     yield {"rollout.max_concurrent_samples": min(32, rollout.concurrent_samples)}

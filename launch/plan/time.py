@@ -25,11 +25,14 @@ from microbudget_rl.actors.coordinator.budget import evaluations_reserve
 from microbudget_rl.actors.models.layers import layers_of
 from microbudget_rl.actors.models.sizes import (
     DTYPE_BYTES,
+    PLAIN,
     QUEUED,
     answers_alone,
     cache_bytes,
+    kept_on,
     lora_parameters,
     matmul_parameters,
+    shares_prompt,
 )
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.conf.schema.rollout import LONGEST
@@ -41,10 +44,11 @@ class Efficiency:
     """Fractions of a machine's rates that the actors reach, and seconds that no rate explains.
 
     bandwidth, decode: fraction of bandwidth and of FLOP/s while decoding
-    learn: fraction of FLOP/s in the learner's passes; prefill reaches the smaller of the two
+    learn: fraction of FLOP/s in the learner's matrix products; prefill reaches the smaller of the two
     step_s: seconds per decoding step for scheduling, sampling and kernel launches, which are the processor's: beside
         a GPU those of a core of 4 to 5 GHz
     unit_s: seconds per layer and hidden unit for the work outside matrix products in a token's passes
+    layer_s: seconds per layer of a pass over a micro-batch, in which its kernels are launched
     """
 
     bandwidth: float
@@ -52,19 +56,29 @@ class Efficiency:
     learn: float
     step_s: float
     unit_s: float = 0.0
+    layer_s: float = 0.0
 
 
 EFFICIENCY = {
     ("cpu", "bfloat16"): Efficiency(bandwidth=1.0, decode=0.34, learn=0.80, step_s=0.07, unit_s=2.4e-7),
     ("cpu", "float32"): Efficiency(bandwidth=1.0, decode=0.50, learn=0.85, step_s=0.02),
-    ("cuda", "bfloat16"): Efficiency(bandwidth=0.60, decode=1.0, learn=0.35, step_s=0.006),
+    ("cuda", "bfloat16"): Efficiency(bandwidth=0.60, decode=1.0, learn=0.58, step_s=0.006, layer_s=8e-4),
 }
 """CPU figures are measured with the bundled model; in bfloat16, on two busy cores with AMX, most of a pass is outside
-matrix products. CUDA figures are usual ones for LoRA on models this small, not measured."""
+matrix products. CUDA figures are usual ones for LoRA on models this small, not measured.
+
+Forward and backward through a layer launch 130 kernels and 7 functions of Python, by count: 2 to 3 ms on any GPU. So
+the part of its FLOP/s that a learner reaches falls with the GPU's rate over the tokens of a micro-batch and the weights
+of a layer, the square of the model's width. At 4,096 tokens, models of 0.5 and 1.5 billion parameters reach 0.53 and
+0.56 of 25 TFLOP/s, 0.36 and 0.47 of 150, and 0.11 and 0.23 of 989."""
+
+PLAIN_KERNELS = 0.7
+"""Speed of a learner's passes with plain kernels over that with fused ones, which move less memory: by count, 30 to 43
+% of an A40's FLOP/s."""
 
 SPEEDS = (0.6, 1.4)
 """Speeds of hardware that has not been measured, over the planned one. Quickstarts on three kinds of server CPUs were
-within these bounds, and so are the learners' 20 to 43 % of a GPU's FLOP/s in logs and by a count of kernels."""
+within these bounds."""
 
 TOGETHER = {False: 0.93, True: 1.2}
 """Work that engine and learner do on one GPU at the same time, over the work of one of them alone, by `run.nvidia_mps`.
@@ -163,7 +177,7 @@ class Costs:
     """Seconds of one engine and one learner process, each with its GPU or cores to itself.
 
     step_s, sample_s: per decoding step, and in addition per sample in it
-    prefill_s: per prompt token, once per group
+    prefill_s: per prompt token that it computes
     learn_s: per input token of a batch, for the passes of all optimizer steps
     update_s: per batch, for its optimizer steps and the adapter's way to the engines
     """
@@ -198,8 +212,11 @@ def costs_of(fit: Fit, workload: Workload, measured: Calibration = UNMEASURED) -
     forwards = 2 if config.learner.recomputes else 1
     steps, kl = config.algorithm.steps_per_batch, bool(config.algorithm.kl)
     operations = steps * (forwards * forward + backward) + kl * (2 * frozen + attention)
-    other_s = shape.num_hidden_layers * shape.hidden_size * reached.unit_s / 3  # per forward pass; a backward takes two
-    learn_s = operations / (rate * reached.learn) + (steps * (forwards + 2) + kl) * other_s
+    together = min(config.learner.microbatch, _batch(fit, workload)[1])
+    unit_s = shape.hidden_size * reached.unit_s / 3 + reached.layer_s / together
+    other_s = shape.num_hidden_layers * unit_s  # per forward pass; a backward takes two
+    learn = reached.learn * (PLAIN_KERNELS if kept_on(config, shape, device == "cuda") == PLAIN else 1.0)
+    learn_s = operations / (rate * learn) + (steps * (forwards + 2) + kl) * other_s
     token_s = 2 * (frozen + trained) / (rate * engine * reached.decode)
     return Costs(
         step_s=measured.generate * (reached.step_s + (frozen + trained) * DTYPE_BYTES[dtype] / bandwidth),
@@ -325,7 +342,7 @@ def estimate(fit: Fit, workload: Workload, at_once: int, measured: Calibration =
         engines, most = len(placement.rollouts), config.eval.max_response_tokens or config.rollout.max_response_tokens
         response, samples = min(workload.response, most), problems * n / engines
         decoded = 1.0 if answers_alone(config, placement.device) else max(1.0, min(at_once, problems / engines))
-        prompts_s = problems / engines * workload.fresh * costs.prefill_s  # once: the engine keeps it for later samples
+        prompts_s = samples * _prefilled(fit, workload, n) * costs.prefill_s
         steps = workload.longest(most) + max(samples / decoded - 1, 0) * response if samples else 0.0
         return prompts_s + samples * response * costs.sample_s + steps * costs.step_s
 
@@ -354,6 +371,12 @@ def _batch(fit: Fit, workload: Workload) -> tuple[float, float]:
     return made * each, trained * (fresh + each * workload.response) / len(fit.placement.learners) + checked
 
 
+def _prefilled(fit: Fit, workload: Workload, samples: int) -> float:
+    """Return the prompt tokens per sample that an engine computes, of so many samples to a prompt."""
+    shared = shares_prompt(fit.shape, fit.placement.device, workload.prompt)
+    return workload.fresh / samples if shared else workload.prompt
+
+
 def _generation(fit: Fit, costs: Costs, workload: Workload, at_once: int, made: float) -> tuple[float, float, float]:
     """Return an engine's seconds per update: beside its decoding steps, in them while it is full, and in those from
     a batch's first request to its last response. made: samples of all engines
@@ -362,7 +385,7 @@ def _generation(fit: Fit, costs: Costs, workload: Workload, at_once: int, made: 
     longest = workload.longest(rollout.max_response_tokens)
     places = QUEUED[fit.placement.device] * at_once  # a group keeps them until its longest sample ends
     decoded = min(at_once, places * length / longest)
-    prompts_s = samples / rollout.samples_per_problem * workload.fresh * costs.prefill_s
+    prompts_s = samples * _prefilled(fit, workload, rollout.samples_per_problem) * costs.prefill_s
     batch_steps = longest + max(samples / decoded - 1, 0) * length
     full_s = costs.step_s * samples * length / decoded
     return prompts_s + samples * length * costs.sample_s, full_s, costs.step_s * batch_steps

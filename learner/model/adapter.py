@@ -22,7 +22,7 @@ from microbudget_rl.actors.models.text_part import OUTSIDE, OWN, PEFT, STORED, w
 from microbudget_rl.actors.storage.files import sync
 from microbudget_rl.actors.storage.folders import new_folder
 from microbudget_rl.conf.schema import Config
-from microbudget_rl.learner.model.model_check import fuse
+from microbudget_rl.learner.model.model_check import delta_rule_serves, fuse
 from microbudget_rl.learner.model.projection import Projection
 from microbudget_rl.learner.model.shared_weights import model_on
 
@@ -55,8 +55,9 @@ def load_model(
         base = whole_model(model_path, dtype=dtype, attn_implementation="eager", **straight)
     else:
         base = model_on(weights, model_path, dtype)
-    expected = config.learner.fused_kernels and base.config.model_type in FUSED
-    if device.type == "cuda" and expected and not fuse(base, device):
+    family = base.config.model_type
+    plain = not config.learner.fused_kernels or family not in FUSED
+    if device.type == "cuda" and not (delta_rule_serves(family) and (plain or fuse(base, device))):
         # Plain kernels keep more for the backward pass than the plan has room for.
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     lora = LoraConfig(

@@ -148,9 +148,21 @@ def fuse(base: Any, device: torch.device) -> bool:
 
 
 def _plain(family: str, why: str) -> bool:
-    remedy = "to fit the plan, activations are computed twice; learner.fused_kernels=false plans without that"
+    remedy = "it learns slower than planned, and computes activations twice to fit the plan"
     log.warning("model family %s keeps its plain kernels (%s): %s", family, remedy, why)
     return False
+
+
+def delta_rule_serves(family: str) -> bool:
+    """Return whether the kernels for a family's gated delta rule, if it has one, can be imported. Otherwise
+    transformers computes it in plain torch, and hides the error.
+    """
+    try:
+        if family == "qwen3_5_text":
+            import fla  # noqa: F401
+    except Exception as error:  # Triton raises others than ImportError
+        return _plain(family, f"flash-linear-attention cannot be imported: {error!r}")
+    return True
 
 
 @torch.no_grad()

@@ -26,8 +26,9 @@ def test_an_archive_has_every_phase_and_names_no_machine(start: Any, boxing_mode
     said, _ = process.communicate()
     assert process.returncode == 0, said
     files = archived(["conf=quickstart", *here])
-    assert len(files["doctor/run/metrics.jsonl"].splitlines()) == UPDATES
-    assert "rollout-0 restarted" in files["doctor/run/events.jsonl"]
+    for name in ("run", "kill"):
+        assert len(files[f"doctor/{name}/metrics.jsonl"].splitlines()) == UPDATES
+    assert "rollout-0 restarted" in files["doctor/kill/events.jsonl"]
     for part in ("generates", "learns from", "adapter check at the start", f"a measurement here: {DOCTOR}"):
         assert part in files["doctor/screen.txt"]
     assert not re.search(rf"\b{re.escape(platform.node())}\b", "".join(files.values()))

@@ -65,7 +65,7 @@ def measure(config: Config, kernels: tuple[str, ...]) -> tuple[float, Tensor, fl
         for name, parameter in policy.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.02)
-        batch = fullest(config.learner.tokens_per_microbatch).to(CUDA)
+        batch = fullest(config.learner.microbatch).to(CUDA)
         for _ in range(2):  # the first also compiles
             policy.zero_grad()
             torch.cuda.reset_peak_memory_stats()

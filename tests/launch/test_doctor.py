@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from unittest.mock import AsyncMock, Mock
+from unittest.mock import AsyncMock, Mock, call
 
 import pytest
 
@@ -17,7 +17,8 @@ from microbudget_rl.actors.runtime import ray_session
 from microbudget_rl.conf.command import PlainConsole
 from microbudget_rl.conf.load import load
 from microbudget_rl.launch import doctor
-from microbudget_rl.launch.checkup.archive import LARGEST, Archive
+from microbudget_rl.launch.checkup import archive
+from microbudget_rl.launch.checkup.archive import LARGEST, Archive, kill_engine
 from microbudget_rl.launch.checkup.measurement import DOCTOR, keep_measured
 from microbudget_rl.launch.checkup.signal import Sampled
 from microbudget_rl.launch.doctor import main
@@ -103,22 +104,40 @@ def test_a_phase_that_fails_leaves_an_archive_and_stops_no_other(
     broken: str, here: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     works = Mock(return_value=0)
+    monkeypatch.setattr(doctor, "locate", works)
     for name in ("describe_host", "carry_out_run", "check"):
         monkeypatch.setattr(doctor, name, Mock(side_effect=OSError("at 10.1.2.3")) if name == broken else works)
     assert main([*here, "report=true"]) == 1
-    assert works.call_count == 2
+    assert works.call_count == 3
     assert [text.count("OSError: at …") for name, text in archived(here).items() if "-error" in name] == [1]
+
+
+def test_a_kill_that_fails_at_the_end_is_a_warning(here: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = Mock(side_effect=[None, OSError])
+    for name, works in (("locate", Mock()), ("carry_out_run", runs), ("check", Mock(return_value=0))):
+        monkeypatch.setattr(doctor, name, works)
+    assert main([*here, "report=true"]) == 0
+    assert (runs.call_count, "doctor/kill-error.txt" in archived(here)) == (2, True)
+
+
+def test_an_engine_leaves_its_mps_before_it_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = Mock()
+    engine = Mock(pid=7, kill=done.kill, **{"name.return_value": "ray::RolloutActo"})
+    monkeypatch.setattr("psutil.Process", lambda _: Mock(**{"children.return_value": [engine]}))
+    monkeypatch.setattr(archive, "leave_mps", done.leave)
+    assert kill_engine(1)
+    assert done.mock_calls == [call.leave(7, engine.environ()), call.kill()]
 
 
 def test_an_archive_is_small_and_keeps_the_ends_of_logs(
     here: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("microbudget_rl.launch.checkup.archive.CHARACTERS", 2000)
-    archive = Archive(tmp_path / "runs/doctor-quickstart.tar.gz", PlainConsole())
+    made = Archive(tmp_path / "runs/doctor-quickstart.tar.gz", PlainConsole())
     for number in range(10):
         (tmp_path / f"{number}.log").write_text("a line of a log\n" * 100 + f"the end of {number}")
-    archive.add("logs", tmp_path)
-    archive.write()
+    made.add("logs", tmp_path)
+    made.write()
     for name, text in archived(here).items():
         assert text == "a line of a log\n" * 11 + f"the end of {Path(name).stem}"
 

@@ -129,7 +129,7 @@ def peak(plan: Plan) -> float:
         give_storage(model, getattr(torch, config.model.dtype))
         checkpointing = config.learner.gradient_checkpointing == "on"
         policy = Policy(model, 1.0, config.learner.logprob_chunk, checkpointing=checkpointing).train()
-        batch = faked(mode, fullest(config.learner.tokens_per_microbatch, policy.mixes))
+        batch = faked(mode, fullest(config.learner.microbatch, policy.mixes))
         for parameter in model.parameters():
             memory.see(parameter)
         with stack, memory:

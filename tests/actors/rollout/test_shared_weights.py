@@ -16,7 +16,7 @@ from vllm.model_executor.model_loader.weight_cache.protocol import get_socket_pa
 from microbudget_rl.actors.errors import ActorDied
 from microbudget_rl.actors.rollout import shared_weights
 from microbudget_rl.actors.rollout.shared_weights import SharedWeights, WeightsActor
-from microbudget_rl.actors.rollout.vllm_engine import EngineThread, RolloutEngine
+from microbudget_rl.actors.rollout.vllm_engine import EngineThread, RolloutEngine, memory_faults
 from microbudget_rl.actors.rollout.vllm_settings import SMALL_SHARE, gpu_settings
 from microbudget_rl.actors.runtime.placement import Mapped, Placement, Share
 from microbudget_rl.actors.runtime.ray_session import clear_session, make_temporary
@@ -171,6 +171,13 @@ def test_it_ends_with_its_context_on_the_gpu(kind: Any, on_cpu: bool, monkeypatc
     monkeypatch.setattr("os._exit", sys.exit)
     with nullcontext() if on_cpu else pytest.raises(SystemExit):
         asyncio.run(kind.alive(actor))
+
+
+@pytest.mark.parametrize(("first", "kind"), [(True, BadInput), (False, ValueError)])
+def test_too_little_memory_at_a_first_start_is_bad_input(first: bool, kind: type[Exception]) -> None:
+    for fault, said in ("Free memory on device", r"\(Free .*nvidia-smi"), ("No memory for the cache", "samples=128"):
+        with pytest.raises(kind, match=said if first else fault), memory_faults(Config(), first):
+            raise ValueError(fault)
 
 
 def test_an_engine_is_given_what_another_process_holds_in_addition_to_its_share() -> None:

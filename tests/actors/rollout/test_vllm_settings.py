@@ -26,6 +26,7 @@ def test_vllm_understands_the_dtype_of_logits_in_families_that_scale_or_cap_them
         made = EngineArgs(str(tmp_path), **common, **given).create_engine_config()
         assert made.model_config.head_dtype == dtype
         assert made.kernel_config.enable_flashinfer_autotune is False
+        assert made.additional_config["gdn_prefill_backend"] == "triton"
 
 
 def test_only_engines_on_gpus_have_logits_in_float32(tmp_path: Path) -> None:

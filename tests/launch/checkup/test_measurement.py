@@ -45,7 +45,7 @@ def test_speeds_are_measured_beside_the_planned_seconds(monkeypatch: pytest.Monk
     costs = costs_of(made, made.workload)
     assert costs
     assert found.decoded == pytest.approx(made.at_once / 3.0, rel=0.05)
-    assert found.learned > measurement.MICROBATCHES * made.config.learner.tokens_per_microbatch / 2.0 * 0.9
+    assert found.learned > measurement.MICROBATCHES * made.config.learner.microbatch / 2.0 * 0.9
     assert found.calibration.learn * (2.0 * found.learned * costs.learn_s + costs.update_s) == pytest.approx(2.0, 0.1)
     assert slower.calibration.generate == pytest.approx(2 * found.calibration.generate)
     assert slower.calibration.learn == pytest.approx(found.calibration.learn)

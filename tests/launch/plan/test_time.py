@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from microbudget_rl.conf.schema.evaluation import UNKNOWN
-from microbudget_rl.launch.plan.time import Calibration, Estimate, estimate
+from microbudget_rl.launch.plan.time import Calibration, Estimate, costs_of, estimate
 from tests.launch.plan.plans import CPU, estimated, machine, plan
 
 APART = ("r8_instruct", machine("A40", 2), "rollout.actors=1", "learner.world_size=1")
@@ -35,6 +35,17 @@ def test_learning_hides_behind_generation_as_far_as_the_staleness_allows() -> No
 def test_a_shared_gpu_takes_less_time_with_mps() -> None:
     off, on = (estimated(plan("r256_instruct", machine("A40"), f"run.nvidia_mps={way}")) for way in ("off", "on"))
     assert (on.update_s < off.update_s, on.learn_s < off.learn_s) == (True, True)
+
+
+def test_a_faster_gpu_reaches_less_of_its_rate_while_learning_and_more_with_a_larger_microbatch() -> None:
+    seconds = []
+    for gpu, tokens in ("RTX3060", 4096), ("H100", 4096), ("H100", 16_384):
+        made = plan(
+            "gsm8k", machine(gpu), f"learner.tokens_per_microbatch={tokens}", "learner.gradient_checkpointing=off"
+        )
+        costs = costs_of(made, made.workload)
+        seconds.append(costs and costs.learn_s * made.machine.rates["bfloat16"])
+    assert [0.53 * seconds[0] / each for each in seconds] == pytest.approx([0.53, 0.12, 0.30], abs=0.02)
 
 
 def quickstart(*settings: str) -> Estimate:

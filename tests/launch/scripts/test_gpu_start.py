@@ -1,6 +1,7 @@
 """The start of a run on GPUs of a stand-in for the driver: placement, environments, refusals."""
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -13,6 +14,7 @@ from microbudget_rl.actors.runtime.placement import Share
 from microbudget_rl.conf.load import load
 from microbudget_rl.launch import run
 from microbudget_rl.launch.hardware.gpus import Gpu
+from microbudget_rl.launch.hardware.sharing import CLIENT, READER
 from microbudget_rl.launch.plan import measurements
 from microbudget_rl.launch.plan.plan import Plan
 from microbudget_rl.launch.run import main
@@ -146,6 +148,20 @@ def test_a_gpu_that_cannot_be_used_is_refused_in_one_line(
     assert said in refused(lambda given: start(*given)[0], arguments)
 
 
+OLD = {"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64"}
+
+
+@pytest.mark.parametrize(("kernel", "asked", "grows"), [("generic", {}, 1), ("generic", OLD, 0), ("microsoft", {}, 0)])
+def test_segments_grow_except_under_wsl_or_as_the_user_says(
+    kernel: str, asked: dict[str, str], grows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.release", lambda: f"6.6.87.2-{kernel}-standard")
+    for program in (CLIENT, READER):
+        monkeypatch.setattr(os, "environ", dict(asked))
+        exec(re.split("import torch|assert", program)[0])
+        assert "".join(os.environ.values()).count("expandable_segments:True") == grows
+
+
 @pytest.mark.parametrize("mps", [False, True])
 @pytest.mark.parametrize("gpus", [0.5, 1.0, 0.0])
 def test_engine_and_learner_have_their_environments(mps: bool, gpus: float, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,6 +171,6 @@ def test_engine_and_learner_have_their_environments(mps: bool, gpus: float, monk
     given = "run.nvidia_mps_percentage=90", f"run.nvidia_mps={'on' if mps else 'off'}"
     LearnerActor(load(["conf=r8_instruct", *given]), "", Share(gpus=gpus, memory=gpus, threads=4), "")
     assert os.environ["DS_ACCELERATOR"] == ("cuda" if gpus else "cpu")
-    assert os.environ["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
+    assert "PYTORCH_ALLOC_CONF" in os.environ
     limited = os.environ.get("CUDA_MPS_CLIENT_PRIORITY"), os.environ.get("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE")
     assert limited == (("1", "90") if mps and gpus == 0.5 else (None, None))

@@ -1,6 +1,7 @@
 """The set-up script with Python and pip replaced by a recorder: its order, and its sentences."""
 
 import os
+import re
 import shutil
 import subprocess
 import tomllib
@@ -39,9 +40,10 @@ class Machine:
         (self.project / "launch").mkdir(parents=True)
         shutil.copy(ROOT / "pyproject.toml", self.project)
         script = (ROOT / "launch/setup.sh").read_text()
-        (self.project / "launch/setup.sh").write_text(script.replace("/dev/nvidia", f"{folder}/nvidia"))
+        (self.project / "launch/setup.sh").write_text(re.sub("/dev/(?=nvidia)|/usr/lib/(?=wsl/)", f"{folder}/", script))
         shutil.copytree(ROOT / "launch/locks", self.project / "launch/locks")
         self.bin.mkdir()
+        (folder / "wsl/lib").mkdir(parents=True)
         self.program("python3.11", PYTHON)
         self.program("nvidia-smi", "#!/bin/sh\nexit 1\n")
         self.program("df", "#!/bin/sh\necho; echo disk 1 1 99999999 1 /\n")
@@ -125,9 +127,11 @@ def test_lock_has_a_version_of_every_requirement(extra: str) -> None:
     [("570.133.20", "8.6", "570.133.20"), ("580.65.06", "7.5", "compute capability 7.5"), ("580.65.06", "8.6", "")],
 )
 def test_gpus_that_could_not_be_used_are_refused_before_anything_is_installed(
-    machine: Machine, driver: str, capability: str, said: str
+    machine: Machine, driver: str, capability: str, said: str, tmp_path: Path
 ) -> None:
+    """The tool is where it is under WSL2, on no PATH of root."""
     machine.program("nvidia-smi", f"#!/bin/sh\ncase $1 in *driver*) echo {driver} ;; *) echo {capability} ;; esac\n")
+    (machine.bin / "nvidia-smi").rename(tmp_path / "wsl/lib/nvidia-smi")
     code, output, commands = machine.setup()
     assert code == bool(said)
     assert said in output
@@ -135,11 +139,12 @@ def test_gpus_that_could_not_be_used_are_refused_before_anything_is_installed(
     assert installed == ([] if said else [True])
 
 
+@pytest.mark.parametrize("file", ["nvidia3", "wsl/lib/libcuda.so.1"])
 def test_a_gpu_whose_tool_is_hidden_gets_no_cpu_build_unasked(
-    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    file: str, machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a container with NVIDIA_DRIVER_CAPABILITIES=compute. A CPU build that was asked for once is kept."""
-    (tmp_path / "nvidia3").touch()
+    (tmp_path / file).touch()
     code, output, commands = machine.setup()
     assert (code, commands) == (1, [])
     assert "NVIDIA_DRIVER_CAPABILITIES" in output

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from transformers.models.llama import modeling_llama
 
 from microbudget_rl.actors.models.families import FUSED
-from microbudget_rl.learner.model.model_check import fuse
+from microbudget_rl.learner.model.model_check import delta_rule_serves, fuse
 
 CPU = torch.device("cpu")
 
@@ -63,6 +63,12 @@ def test_only_correct_kernels_are_used(
     assert said in caplog.text
     assert (modeling_llama.apply_rotary_pos_emb is rotary) == bool(said)
     torch.testing.assert_close(base(input_ids=ids).logits, before)
+
+
+def test_a_delta_rule_without_its_kernels_is_a_warning(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    monkeypatch.setitem(sys.modules, "fla", None)
+    assert [delta_rule_serves(family) for family in ("llama", "qwen3_5_text")] == [True, False]
+    assert [record.args[0] for record in caplog.records] == ["qwen3_5_text"]
 
 
 def test_families_are_liger_kernels_own() -> None:
