@@ -28,6 +28,7 @@ from microbudget_rl.rewards.problems.contamination import near_duplicates
 from microbudget_rl.rewards.problems.rows import (
     EMPTY,
     NO_MATCH,
+    NO_TEXT,
     AnyProblem,
     RawProblem,
     distinct,
@@ -68,6 +69,7 @@ REMEDIES = {
     TOO_LONG: "raise rollout.max_prompt_tokens",
     BAD_GOLD: "give answers that the grader can read (docs/reference/grading.md)",
     EMPTY: "name the columns (problem_field, answer_field)",
+    NO_TEXT: "write problems and answers as text",
 }
 """Remedy if most rows are filtered for a reason."""
 
@@ -217,8 +219,7 @@ def count(benchmark: Benchmark, config: Config, limit: int | None) -> int | None
 
 def with_columns(data: DataConfig, rows: Sequence[sources.Row]) -> DataConfig:
     """Return the settings for another source: columns that it lacks are guessed."""
-    columns = rows[0].fields if rows else {}
-    guessed: dict[str, Any] = {name: "" for name in COLUMNS if getattr(data, name) not in columns}
+    guessed: dict[str, Any] = {name: "" for name in COLUMNS if getattr(data, name) not in rows[0].fields}
     return replace(data, **guessed)
 
 

@@ -193,6 +193,18 @@ def test_a_setting_follows_another() -> None:
     assert (own.parameters, own.problem_pattern, own.template) == ({}, "", quickstart().data.template)
 
 
+@pytest.mark.parametrize("recipe", ["gsm8k_1.5b", "paper", "quickstart", "mine"])
+@pytest.mark.parametrize("given", ["data.source=file:a.csv", "data.mixture=[{source: file:a.csv}]"])
+def test_a_source_of_ones_own_is_not_graded_on_the_recipes_held_out_problems(recipe: str, given: str) -> None:
+    def asked(*settings: str) -> tuple[str, str, float]:
+        config = load([f"conf={recipe}", *settings])
+        return config.data.eval_source, config.data.contamination, config.eval.share
+
+    both = ("data.eval_source=file:b.csv", "data.contamination=report_only", "eval.share=0.4")
+    assert asked(given) == ("", "drop", 0.25)
+    assert asked(given, *both) == ("file:b.csv", "report_only", 0.4)
+
+
 def test_a_mixture_replaces_the_source_and_what_follows_it(tmp_path: Path) -> None:
     texts = {"one": "data: {source: file:a.csv, problem_pattern: (.)}", "two": f"extends: one\ndata:\n  {MIXTURE}"}
     folder = recipes(tmp_path, **texts, both=f"data:\n  source: file:a.csv\n  {MIXTURE}")

@@ -6,8 +6,9 @@ import pytest
 from microbudget_rl.conf.catalogue import devices
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.load import load
+from microbudget_rl.launch.plan.plan import Problems
 from microbudget_rl.launch.plan.time import Calibration
-from microbudget_rl.launch.plan.view import FEWEST_UPDATES, conclusion, scale
+from microbudget_rl.launch.plan.view import FEWEST_UPDATES, MOST_PASSES, conclusion, scale
 from tests.launch.plan.plans import CPU, estimated, machine, plan, shown
 
 
@@ -40,6 +41,25 @@ def test_plan_of_few_updates_warns(updates: int, style: str) -> None:
     first = conclusion(plan("quickstart", CPU, f"budget.updates={updates}"))
     assert re.match(rf".*about {updates} updates in (?!8 min)[^(]*$", first.plain.lower())
     assert first.style == style
+
+
+@pytest.mark.parametrize(("train", "held", "advised"), [(300, 86, 1), (1500, 300, 1), (1500, 999, 2), (9000, 400, 0)])
+def test_many_passes_over_the_problems_are_said_with_what_makes_fewer(train: int, held: int, advised: int) -> None:
+    made = plan("gsm8k_1.5b", machine("RTX4090"), "data.source=file:a.csv", "budget.price_per_hour=0.4")
+    made = replace(made, problems=Problems(train, held, 14, epoch=train))
+    first, total = conclusion(made), train + held + 14
+    assert made.passes == pytest.approx(32 * estimated(made).updates / train)
+    assert {f"{train:,}", "14", f"{held}"} < {*first.plain.replace(":", "").split()}
+    assert f"{made.passes:.{int(made.passes < 10)}f} passes" in first.plain
+    advice = dict(re.findall(r"(budget\.minutes|eval\.share)=([\d.]+\d)", first.plain))
+    assert (len(advice), first.style) == (advised, "bold yellow" if advised else "bold green")
+    for key, value in advice.items():
+        less, apart = made.again({key: float(value)}), int(float(value) * total)
+        if key == "eval.share":
+            less = replace(less, problems=Problems(total - apart, apart - 14, 14, epoch=total - apart))
+        else:
+            assert less.cost == pytest.approx(0.4 * float(value) / 60)
+        assert 0.8 * MOST_PASSES < less.passes <= MOST_PASSES
 
 
 def test_gpus_are_planned_with_the_batch_and_with_one_that_grows() -> None:
