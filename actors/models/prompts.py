@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import chain, pairwise
+from itertools import chain
 from typing import Any
 
 from jinja2 import TemplateError
@@ -57,19 +57,14 @@ def tokenized(prompts: Sequence[str], tokenizer: Any) -> Iterator[Sequence[int]]
     the prompts of a batch share, such as few-shot examples, is tokenized once.
     """
     special = [token for token in tokenizer.added_tokens_decoder.values() if token.special]
-    separate = tokenizer.is_fast and not any(token.lstrip or token.single_word for token in special)
-    names = sorted(map(str, special), key=len, reverse=True) if separate else []
-    start = re.compile("|".join(map(re.escape, names)) or NEVER)
+    strips = any(token.lstrip or token.single_word for token in special)
+    names = "|".join(re.escape(str(token)) for token in special if tokenizer.is_fast and not strips)
+    begin = re.compile(f"(?={names or NEVER})")
     for first in range(0, len(prompts), BATCH):
-        batch = list[list[str]]()
-        for prompt in prompts[first : first + BATCH]:
-            places = [0, *(mark.start() for mark in start.finditer(prompt)), len(prompt)]
-            batch.append([prompt[begin:end] for begin, end in pairwise(places)])
+        batch = [begin.split(prompt) for prompt in prompts[first : first + BATCH]]
         parts = [*dict.fromkeys(chain(*batch))]
-        tokens = dict(
-            zip(parts, tokenizer(parts, add_special_tokens=False)["input_ids"], strict=True)
-        )  # templates add them
-        yield from ([*chain(*(tokens[part] for part in prompt))] for prompt in batch)
+        tokens = dict(zip(parts, tokenizer(parts, add_special_tokens=False)["input_ids"], strict=True))
+        yield from ([*chain(*map(tokens.__getitem__, prompt))] for prompt in batch)
 
 
 def control_tokens(tokenizer: Any) -> list[str]:

@@ -87,10 +87,12 @@ class Plan(Fit):
 
     @property
     def passes(self) -> float:
-        """Expected number of passes over the training problems, see `Problems`; 0 if it is unknown."""
-        learner, found = self.config.learner, self.problems
-        sampled = learner.problems_per_update / (self.workload.varied if learner.dynamic_sampling else 1)
-        return (self.updates or 0) * sampled / found.epoch if found and found.epoch else 0.0
+        """Expected number of passes over the training problems, see `Problems`; 0 if it is unknown. Dynamic sampling
+        makes more.
+        """
+        if not (self.problems and self.problems.epoch and self.updates):
+            return 0.0
+        return self.updates * self.config.learner.problems_per_update / self.problems.epoch
 
     @property
     def hours(self) -> float:

@@ -1,6 +1,5 @@
 """The plan for a person: whether it fits, its cost, and the effect of more GPUs."""
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
@@ -39,9 +38,6 @@ MOST_PASSES = 20
 """Passes over the training problems above which a plan advises fewer: our choice. The quickstart's runs make up to 14
 and still gain at the end."""
 
-LEAST_SHARE = 0.1
-"""Smallest eval.share that a plan advises: our choice."""
-
 
 def render_plan(plan: Plan) -> RenderableType:
     """Show settings, placement, memory and time, in 80 columns or more."""
@@ -74,27 +70,24 @@ def conclusion(plan: Plan) -> Text:
 
 
 def purposes(plan: Plan) -> str:
-    """Say how many problems train, choose and report, how often those to train on are used, and how to do so less."""
-    problems, planned, passes = plan.problems, plan.estimate, plan.passes
-    if not problems:
+    """Say how many problems train, choose and report, the passes over the first, and a shorter budget for too many."""
+    if not (problems := plan.problems):
         return ""
-    numbers = {"train": problems.train, "choose the result": problems.selection, "report it": problems.heldout}
-    parts = ", ".join(f"{number:,} {purpose}" for purpose, number in numbers.items() if number)
+    said = (
+        f"{problems.train:,} problems train, {problems.selection:,} choose the result, {problems.heldout:,} report it."
+    )
+    planned, passes = plan.estimate, plan.passes
     if not (planned and passes):
-        return f"Of the problems, {parts}."
-    over = "the source that is used up first" if plan.config.data.mixture else "those that train"
-    said = f"Of the problems, {parts}: about {passes:,.{int(passes < 10)}f} passes over {over}."
+        return said
+    said += f" About {passes:,.{int(passes < 10)}f} passes over those that train."
     if passes <= MOST_PASSES:
         return said
-    kept, total = MOST_PASSES / passes, sum(numbers.values())
-    less_s = (planned.updates - int(kept * planned.updates)) * (planned.update_s + planned.validate_s)
-    minutes = max(int((planned.spent_s - less_s) / 60), 1)
+    needless = planned.updates - int(planned.updates * MOST_PASSES / passes)
+    minutes = max(int((planned.spent_s - needless * (planned.update_s + planned.validate_s)) / 60), 1)
     cost = cost_of(plan.config.budget.price_per_hour, 60 * minutes)
-    advice = f"budget.minutes={minutes}" + ("" if cost is None else f" (for {money(cost)})")
-    share = int(100 * (1 - problems.train / kept / total)) / 100
-    if share >= LEAST_SHARE and not plan.config.data.eval_source:
-        advice += f", eval.share={share:g}"
-    return f"{said} More than {MOST_PASSES} have not been measured: give {advice} or more problems."
+    price = "" if cost is None else f" (for {money(cost)})"
+    remedy = f"budget.minutes={minutes}{price} or more problems; a smaller eval.share leaves more to train on"
+    return f"{said} More than {MOST_PASSES} have not been measured: give {remedy}."
 
 
 def _cost(plan: Plan) -> str:
@@ -104,22 +97,22 @@ def _cost(plan: Plan) -> str:
 def _settings(plan: Plan) -> Rows:
     config, shape = plan.config, plan.shape
     data, lora, rollout = config.data, config.lora, config.rollout
-    held_out, choosing, source = config.eval.problems, config.selecting, data.origin
+    held_out, choosing = config.eval.problems, config.selecting
     modules = "all linear layers" if len(lora.target_modules) == len(PROJECTIONS) else ", ".join(lora.target_modules)
-    weights, each_update = lora_parameters(shape, lora.rank, lora.target_modules), config.learner.problems_per_update
+    weights = lora_parameters(shape, lora.rank, lora.target_modules)
     tokens = f"{rollout.max_prompt_tokens} + {rollout.max_response_tokens} tokens"
     if found := plan.problems:
         held_out, choosing = found.heldout, found.selection
-        epoch = counted(math.ceil(found.train / each_update), "update")
-        source += f": {counted(found.train, 'problem')} to train on"
-        source += "" if data.mixture else f", {epoch} per epoch"
     held = f"{held_out} problems × {config.eval.n}{f', and {choosing} validation problems' if choosing else ''}"
     return [
         ("model", f"{config.model.path}, {_count(parameters(shape))} weights in {config.model.dtype}"),
         ("adapter", f"rank {lora.rank}, alpha {lora.alpha} on {modules}: {_count(weights)} weights"),
-        ("data", source),
+        ("data", data.origin),
         ("held out", f"{held} from {data.eval_source or ('all sources' if data.mixture else 'the same source')}"),
-        ("update", f"{each_update} problems × {rollout.samples_per_problem} samples of up to {tokens}"),
+        (
+            "update",
+            f"{config.learner.problems_per_update} problems × {rollout.samples_per_problem} samples of up to {tokens}",
+        ),
         ("reward", formula(flatten(asdict(config)))),
     ]
 

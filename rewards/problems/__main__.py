@@ -36,7 +36,7 @@ from microbudget_rl.conf.load import load
 from microbudget_rl.conf.schema import DataConfig
 from microbudget_rl.conf.settings import changed
 from microbudget_rl.rewards.problems import sources
-from microbudget_rl.rewards.problems.loading import INTEGER, TRAIN_SEED, split_problems, write_listing
+from microbudget_rl.rewards.problems.loading import TRAIN_SEED, split_problems, write_listing
 from microbudget_rl.rewards.verify.comparison import unusual
 from microbudget_rl.rewards.verify.text.spelling import plain
 
@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> int:
         listing = Path(tempfile.mkdtemp(prefix="microbudget-"), "problems-left-out.jsonl")
         write_listing(listing, problems.filtered)
         say(f"  listed in {listing}")
-    golds = {problem.gold for problem in problems.all if not (problem.grader or INTEGER.fullmatch(problem.gold))}
+    golds = {problem.gold for problem in problems.all if not (problem.grader or problem.gold.isdecimal())}
     readings = {gold: unusual(plain(gold)) for gold in golds}
     for reading, count in Counter(filter(None, readings.values())).items():
         gold = next(gold for gold, found in readings.items() if found == reading)

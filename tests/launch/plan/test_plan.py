@@ -148,7 +148,7 @@ def test_problems_of_a_file_are_counted_and_those_of_a_generator_not(tmp_path: P
     assert problems == Problems(15, 5, 0, epoch=15)
     text = shown(replace(make_plan(load(own), detect("cpu")), problems=problems))
     assert "5 problems × " in text
-    assert "15 problems to train on, 2 updates" in text
+    assert "15 problems train, 0 choose the result, 5 report it. About " in text
     shutil.copy(EXAMPLE, tmp_path / "exam.csv")
     own.append(f"data.eval_source=file:{tmp_path / 'exam.csv'}")
     both = load([*own, "data.contamination=report_only"])

@@ -2,7 +2,7 @@ import re
 from dataclasses import replace
 from math import sqrt
 from pathlib import Path
-from statistics import fmean, stdev, variance
+from statistics import fmean, variance
 
 import numpy as np
 import pytest
@@ -121,10 +121,7 @@ def test_the_assumed_spread_over_seeds_is_that_of_the_documentations_tables() ->
     squares, freedom = sum((len(each) - 1) * variance(each) for each in sets), sum(len(each) - 1 for each in sets)
     assert round(sqrt(squares / freedom) / 100, 2) == SPREAD
     for page, lists in PASSED.items():
-        text = (ROOT / "docs" / page).read_text("utf-8")
-        assert [value for each in lists for value in each.split() if value not in text] == []
-    shown = (ROOT / "docs/background/results.md").read_text("utf-8").partition("## Seeds")[2].partition("## Planned")[0]
-    assert {f"{stdev(each):.1f}" for each in sets} < {*re.findall(r"\d+\.\d", shown)}
+        assert {*" ".join(lists).split()} <= {*re.findall(r"\d+(?:\.\d)?", (ROOT / "docs" / page).read_text("utf-8"))}
 
 
 @pytest.mark.parametrize(("family", "sides", "needed"), [(1, 1, 5), (1, 2, 6), (5, 2, 9)])
