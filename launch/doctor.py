@@ -56,9 +56,9 @@ from microbudget_rl.launch.checkup.findings import Finding, examine, resource_fi
 from microbudget_rl.launch.checkup.measurement import keep_measured, measure_actors
 from microbudget_rl.launch.checkup.signal import WORDS, Sampled, commonest, others, rule_for, sample, shown, signal_of
 from microbudget_rl.launch.plan.measurements import keep, recall
-from microbudget_rl.launch.plan.plan import Plan
+from microbudget_rl.launch.plan.plan import Plan, count_problems
 from microbudget_rl.launch.plan.view import conclusion, source
-from microbudget_rl.launch.session.preparation import command_line, commit, find_and_check, planned
+from microbudget_rl.launch.session.preparation import command_line, commit, find_and_check, planned, say_purposes
 
 T = TypeVar("T")
 
@@ -106,7 +106,7 @@ def check(asked: CommandLine, speeds: bool, signal: bool, console: Console) -> i
     with ExitStack() as running:
         if start:
             try:
-                plan, missing = running.enter_context(planned(*start))
+                plan, missing = running.enter_context(planned(*start, count_problems(start[0])))
                 findings += [Finding(name, "warning", fault) for name, fault in missing.items()]
                 findings += resource_findings(plan)
             except BadInput as error:
@@ -176,6 +176,7 @@ def judge(plan: Plan, asked: SignalConfig, console: Console) -> bool:
     console.print(*commonest(sampled.samples), sep="\n")
     keep(signal, config, plan.machine)
     console.print(Text(rule.sentence(signal), "bold green" if rule.worth else "bold yellow"))
+    say_purposes(plan, problems)
     if also := " or ".join(sorted(others(signal.figures))):
         console.print(f"Not certain: the intervals also allow {also}; raise signal.minutes or signal.problems.")
     if rule.worth:

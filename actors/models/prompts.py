@@ -1,6 +1,8 @@
 """From a problem to the tokens of its prompt, by the model's chat template."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 from jinja2 import TemplateError
@@ -11,6 +13,12 @@ from microbudget_rl.conf.parsing import reason
 from microbudget_rl.conf.schema import Config, DataConfig
 
 Message = dict[str, str]
+
+BATCH = 1024
+"""Prompts tokenized at once, by all cores."""
+
+NEVER = "(?!)"
+"""A pattern that matches nothing."""
 
 FAILURES = (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError)
 """Errors that a template raises: jinja's own, and Python's for what it computes."""
@@ -44,10 +52,19 @@ def render_prompt(turns: Sequence[Message], problem: str, data: DataConfig, toke
     return prompt
 
 
-def prompt_of(turns: Sequence[Message], problem: str, data: DataConfig, tokenizer: Any) -> tuple[str, Sequence[int]]:
-    """Return a problem's prompt as `render_prompt` does, and its tokens."""
-    prompt = render_prompt(turns, problem, data, tokenizer)
-    return prompt, tokenizer(prompt, add_special_tokens=False)["input_ids"]  # the template has its special tokens
+def tokenized(prompts: Sequence[str], tokenizer: Any) -> Iterator[Sequence[int]]:
+    """Yield the tokens of prompts. Those of a text between special tokens depend on no other part of the prompt: what
+    the prompts of a batch share, such as few-shot examples, is tokenized once.
+    """
+    special = [token for token in tokenizer.added_tokens_decoder.values() if token.special]
+    strips = any(token.lstrip or token.single_word for token in special)
+    names = "|".join(re.escape(str(token)) for token in special if tokenizer.is_fast and not strips)
+    begin = re.compile(f"(?={names or NEVER})")
+    for first in range(0, len(prompts), BATCH):
+        batch = [begin.split(prompt) for prompt in prompts[first : first + BATCH]]
+        parts = [*dict.fromkeys(chain(*batch))]
+        tokens = dict(zip(parts, tokenizer(parts, add_special_tokens=False)["input_ids"], strict=True))
+        yield from ([*chain(*map(tokens.__getitem__, prompt))] for prompt in batch)
 
 
 def control_tokens(tokenizer: Any) -> list[str]:

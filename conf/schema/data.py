@@ -90,12 +90,13 @@ class DataConfig:
     everything. Null: all, but at most 1,000,000 or data.size, whichever is more."""
     hub_timeout_s: float = setting(600.0, "our choice", gt=0, le=86400, affects="operation")
     """Seconds to wait for the Hub in total."""
-    eval_source: str = setting("", "our choice", rule=SOURCE_OR_NONE)
+    eval_source: str = setting("", "our choice", rule=SOURCE_OR_NONE, follows="data.source")
     """Source of the held-out problems. Empty: the first `eval.problems` of the shuffled training sources."""
     contamination: str = setting(
         "drop",
         "our choice: a result on problems that were trained on shows nothing",
         choices=("drop", "report_only"),
+        follows="data.source",
         affects="split training",
     )
     """What happens to training problems that nearly duplicate held-out ones: drop filters them; report_only counts and

@@ -39,7 +39,12 @@ class EvalConfig:
     )
     """Number of held-out problems to report on; if there are fewer, all. 0 for no evaluation."""
     share: float = setting(
-        0.5, "our choice: at least half of a small source is for training", gt=0, le=1, affects="split"
+        0.25,
+        "our choice: most of a small source is for training",
+        gt=0,
+        le=1,
+        follows="data.source",
+        affects="split",
     )
     """Without data.eval_source: largest fraction of the source's problems that is held out."""
     n: int = setting(2, "our choice", ge=1, le=65536, affects="result")

@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,6 +10,7 @@ from itertools import product, starmap
 from operator import attrgetter
 
 from microbudget_rl.actors.coordinator.budget import cost_of
+from microbudget_rl.actors.messages import ProblemSet
 from microbudget_rl.actors.models.files import shape_of
 from microbudget_rl.actors.models.sizes import answers_alone
 from microbudget_rl.actors.runtime.placement import CUDA_CONTEXT, LEARNER_SPARE, divide, most_actors, place
@@ -16,7 +18,7 @@ from microbudget_rl.conf.catalogue import Benchmark
 from microbudget_rl.conf.checks import check_lengths
 from microbudget_rl.conf.command import PlainConsole
 from microbudget_rl.conf.errors import BadInput
-from microbudget_rl.conf.schema import Config, ShapeConfig
+from microbudget_rl.conf.schema import Config, DataConfig, ShapeConfig
 from microbudget_rl.conf.schema.learner import MICROBATCH
 from microbudget_rl.conf.settings import changed
 from microbudget_rl.launch.hardware.machine import Machine
@@ -50,11 +52,15 @@ Change = dict[str, object]
 
 @dataclass(frozen=True)
 class Problems:
-    """Numbers of problems to train on, to report and to choose the result on."""
+    """Numbers of problems to train on, to report and to choose the result on.
+
+    epoch: problems in a pass over all to train on, or in a mixture over its source that is used up first
+    """
 
     train: int
     heldout: int
-    selection: int = 0
+    selection: int
+    epoch: float
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,15 @@ class Plan(Fit):
     def updates(self) -> int | None:
         """Expected number of updates; None if it is unknown or nothing fits."""
         return self.estimate.updates if self.estimate and self.fits else None
+
+    @property
+    def passes(self) -> float:
+        """Expected number of passes over the training problems, see `Problems`; 0 if it is unknown. Dynamic sampling
+        makes more.
+        """
+        if not (self.problems and self.problems.epoch and self.updates):
+            return 0.0
+        return self.updates * self.config.learner.problems_per_update / self.problems.epoch
 
     @property
     def hours(self) -> float:
@@ -251,6 +266,12 @@ def count_problems(config: Config) -> Problems | None:
         return None
     unread = config.eval.problems if data.eval_source and not data.eval_source.startswith(FILE) else 0
     read = changed(config, {"eval.benchmarks": [], **({"eval.problems": 0} if unread else {})})
-    problems, *_ = split_problems(read, None)
-    heldout, selection = (unread, config.selecting) if unread else (len(problems.heldout), len(problems.selection))
-    return Problems(len(problems.train), heldout, selection)
+    found = numbers(split_problems(read, None)[0], data)
+    return replace(found, heldout=unread, selection=config.selecting) if unread else found
+
+
+def numbers(problems: ProblemSet, data: DataConfig) -> Problems:
+    """Return the numbers of a run's problems."""
+    sizes, weights = Counter(problem.source for problem in problems.train), data.weights
+    epoch = min(sizes[name] * sum(weights.values()) / weight for name, weight in weights.items())
+    return Problems(len(problems.train), len(problems.heldout), len(problems.selection), epoch)

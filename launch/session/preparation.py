@@ -25,8 +25,9 @@ from microbudget_rl.launch.hardware.machine import Machine
 from microbudget_rl.launch.hardware.sharing import check_sharing, tried
 from microbudget_rl.launch.plan.host_needs import needs_of_run
 from microbudget_rl.launch.plan.measurements import plan_measured
-from microbudget_rl.launch.plan.plan import Plan, Problems
+from microbudget_rl.launch.plan.plan import Plan, Problems, numbers
 from microbudget_rl.launch.plan.refusal import check_plan
+from microbudget_rl.launch.plan.view import purposes
 from microbudget_rl.launch.session.admission import begin
 from microbudget_rl.rewards.problems.loading import OVERLAP_KEPT, write_listing
 from microbudget_rl.rewards.problems.rows import DUPLICATE, NO_MATCH, SHOWN
@@ -62,6 +63,7 @@ def prepare(
     begun, latest = run.exists, run.checkpoints.latest
     warmed = begun and latest is not None and read_state(latest).warm_start_over
     config, model_path, problems, absent_walls = find_and_check(plan.config, warmed)
+    say_purposes(plan, problems)
     changes = begin(config, folder, problems)
     run.drop_half_event()
     for wall in absent_walls:
@@ -116,6 +118,12 @@ def find_and_check(config: Config, warmed: bool = False) -> tuple[Config, str, P
     print(f"Problems: {problem_counts(problems, config)}")
     every = [*problems.all, *chain(*(each.problems for each in problems.benchmarks))]
     return config, model_path, problems, check_reward_functions(reward_function(config), every)
+
+
+def say_purposes(plan: Plan, problems: ProblemSet) -> None:
+    """Print what the problems of a run are for, unless its plan, which counts without a tokenizer, has said so."""
+    if (usable := numbers(problems, plan.config.data)) != plan.problems:
+        print(purposes(replace(plan, problems=usable)))
 
 
 def problem_counts(problems: ProblemSet, config: Config) -> str:

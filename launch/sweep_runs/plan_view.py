@@ -17,7 +17,7 @@ from microbudget_rl.launch.hardware.machine import Machine, with_gpus
 from microbudget_rl.launch.plan.measurements import plan_measured
 from microbudget_rl.launch.plan.plan import Plan, count_problems
 from microbudget_rl.launch.plan.time import Estimate
-from microbudget_rl.launch.plan.view import FEWEST_UPDATES
+from microbudget_rl.launch.plan.view import FEW, FEWEST_UPDATES
 from microbudget_rl.launch.session.admission import resolve_model
 from microbudget_rl.launch.sweep_runs.jobs import SEED, Grid, Job
 from microbudget_rl.rewards.pool import check_functions
@@ -112,7 +112,7 @@ class SweepPlan:
         counts = [found.updates for found in self.forecasts.values() if found and found.updates < FEWEST_UPDATES]
         if counts:
             most = counted(max(counts), "update")
-            faults += f"{len(counts)} of {len(self.plans)} hold {most} at most: nothing will be learned. "
+            faults += f"{len(counts)} of {len(self.plans)} hold {most} at most: {FEW}. "
         runs, where = self.grid.runs, self.plans[self.grid.runs[0].name].machine.name
         longest, way = max(self.total(runs[turn :: self.workers]) for turn in range(self.workers)), "one after another"
         if self.workers > 1:

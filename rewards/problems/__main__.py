@@ -77,7 +77,8 @@ def main(arguments: list[str]) -> int:
         listing = Path(tempfile.mkdtemp(prefix="microbudget-"), "problems-left-out.jsonl")
         write_listing(listing, problems.filtered)
         say(f"  listed in {listing}")
-    readings = {problem.gold: unusual(plain(problem.gold)) for problem in problems.all if not problem.grader}
+    golds = {problem.gold for problem in problems.all if not (problem.grader or problem.gold.isdecimal())}
+    readings = {gold: unusual(plain(gold)) for gold in golds}
     for reading, count in Counter(filter(None, readings.values())).items():
         gold = next(gold for gold, found in readings.items() if found == reading)
         say(f"Warning: {count} reference answers such as {gold!r} are read as {reading}")

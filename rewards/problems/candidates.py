@@ -7,7 +7,7 @@ from typing import Any
 
 from microbudget_rl.actors.messages import FilteredRow, Problem, ProblemSet, Sample
 from microbudget_rl.actors.models.files import stop_token_ids
-from microbudget_rl.actors.models.prompts import control_tokens, prompt_of
+from microbudget_rl.actors.models.prompts import control_tokens, render_prompt, tokenized
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.rewards.problems import sources
@@ -64,12 +64,14 @@ def _with_examples(
     """Return the training problems that the warm start's examples do not solve, each with a prompt that shows them."""
     shown, most = config.warm_start.few_shot, config.rollout.max_prompt_tokens
     shows = {name: replace(data, few_shot=[*data.few_shot, *shown]) for name, data in config.data.by_source.items()}
-    texts, known, candidates = {example.problem for example in shown}, {one.id: one for one in raw}, list[Problem]()
-    for problem in train:
-        if (one := known[problem.id]).text not in texts:
-            text, ids = prompt_of(one.turns[:-1], one.text, shows[problem.source], tokenizer)
-            candidates += [replace(problem, prompt=text, prompt_ids=tuple(ids))] if len(ids) <= most else []
-    return candidates
+    texts, known = {example.problem for example in shown}, {one.id: one for one in raw}
+    rest = [(problem, known[problem.id]) for problem in train if known[problem.id].text not in texts]
+    prompts = [render_prompt(one.turns[:-1], one.text, shows[one.source], tokenizer) for _, one in rest]
+    return [
+        replace(problem, prompt=prompt, prompt_ids=tuple(ids))
+        for (problem, _), prompt, ids in zip(rest, prompts, tokenized(prompts, tokenizer), strict=True)
+        if len(ids) <= most
+    ]
 
 
 def _with_solutions(heldout: Sequence[AnyProblem], config: Config, tokenizer: Any) -> dict[Problem, Sample]:

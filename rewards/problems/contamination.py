@@ -39,6 +39,7 @@ FIGURE = re.compile(rf"{NUMBER}|[-+*/^](?=\s*\d)")
 
 GROUPED = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 WORDS = {word: str(value) for word, value in CARDINALS.items() if value != 1}
+WORD = re.compile(rf"(?<![a-z])(?:{'|'.join(WORDS)})(?![a-z])")
 """Number words and their digits, without "one", which is seldom a number."""
 
 CALCULATION = re.compile(r"\D*\d[\d.]*(?:[-+*/^()]+\d[\d.]*)+\D*")
@@ -129,5 +130,5 @@ def pieces_of(one: AnyProblem) -> Pieces:
 
 def _spelled(text: str) -> list[str]:
     """Return the numbers and signs of a text, in any spelling."""
-    digits = PIECE.sub(lambda word: WORDS.get(word[0], word[0]), GROUPED.sub("", text))
+    digits = WORD.sub(lambda word: WORDS[word[0]], GROUPED.sub("", text))
     return FIGURE.findall(TIMES.sub("*", digits))

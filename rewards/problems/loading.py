@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from microbudget_rl.actors.messages import APART, EvaluationSet, FilteredRow, Problem, ProblemSet
 from microbudget_rl.actors.models.files import stop_token_ids
-from microbudget_rl.actors.models.prompts import control_tokens, prompt_of, render_prompt
+from microbudget_rl.actors.models.prompts import control_tokens, render_prompt, tokenized
 from microbudget_rl.actors.storage.files import replace_text
 from microbudget_rl.conf.catalogue import HELD_OUT, Benchmark
 from microbudget_rl.conf.errors import BadInput
@@ -28,6 +28,7 @@ from microbudget_rl.rewards.problems.contamination import near_duplicates
 from microbudget_rl.rewards.problems.rows import (
     EMPTY,
     NO_MATCH,
+    NO_TEXT,
     AnyProblem,
     RawProblem,
     distinct,
@@ -68,6 +69,7 @@ REMEDIES = {
     TOO_LONG: "raise rollout.max_prompt_tokens",
     BAD_GOLD: "give answers that the grader can read (docs/reference/grading.md)",
     EMPTY: "name the columns (problem_field, answer_field)",
+    NO_TEXT: "write problems and answers as text",
 }
 """Remedy if most rows are filtered for a reason."""
 
@@ -217,8 +219,7 @@ def count(benchmark: Benchmark, config: Config, limit: int | None) -> int | None
 
 def with_columns(data: DataConfig, rows: Sequence[sources.Row]) -> DataConfig:
     """Return the settings for another source: columns that it lacks are guessed."""
-    columns = rows[0].fields if rows else {}
-    guessed: dict[str, Any] = {name: "" for name in COLUMNS if getattr(data, name) not in columns}
+    guessed: dict[str, Any] = {name: "" for name in COLUMNS if getattr(data, name) not in rows[0].fields}
     return replace(data, **guessed)
 
 
@@ -332,10 +333,14 @@ def usable_problems(
     if tokenizer is None:
         return [Problem(one.id, "", (), one.gold, one.grader, source=one.source, text=one.text) for one in raw]
     problems, controls, of = [], control_tokens(tokenizer), config.data.by_source
+    prompts = [
+        render_prompt(one.turns[:-1], one.text, of.get(one.source, config.data), tokenizer)
+        for one in sources.progress(raw, f"{key}: prompts rendered")
+    ]
     kept: dict[int, int] = {}  # one object for each token id: a million prompts have a hundred million
     sound_ones = [True] * len(raw) if any_gold else golds_that_verify(raw, config)
-    for one, sound in zip(sources.progress(raw, f"{key}: problems tokenized"), sound_ones, strict=True):
-        prompt, found = prompt_of(one.turns[:-1], one.text, of.get(one.source, config.data), tokenizer)
+    tokens = sources.progress(tokenized(prompts, tokenizer), f"{key}: prompts tokenized")
+    for one, sound, prompt, found in zip(raw, sound_ones, prompts, tokens, strict=True):
         ids = tuple(kept.setdefault(token, token) for token in found)
         reason = ""
         if not sound:

@@ -33,6 +33,7 @@ SHOWN_CHARACTERS = 200
 """Characters of a filtered row that its listing keeps."""
 
 EMPTY = "empty problem or answer"
+NO_TEXT = "problem or answer is neither text nor a number"
 NOT_FINITE = "reference answer is NaN or infinite"
 NO_MATCH = "no match for data.problem_pattern"
 SHOWN = "one of data.few_shot"
@@ -102,7 +103,7 @@ def raw_problems(
     rows: list[sources.Row], key: str, data: DataConfig, filtered: list[FilteredRow], source: str = ""
 ) -> Iterator[RawProblem]:
     """Yield the problems in the rows of a source. key: the setting that names it. source: its name in a mixture."""
-    columns = list(rows[0].fields) if rows else []
+    columns = [*rows[0].fields]
     section = sources.section_of(key)
     problem_field = choose_field(key, f"{section}.problem_field", data.problem_field, PROBLEM_FIELDS, columns)
     answer_field = choose_field(key, f"{section}.answer_field", data.answer_field, ANSWER_FIELDS, columns)
@@ -119,7 +120,9 @@ def raw_problems(
         if not grader and not_finite(fields.get(answer_field)):
             reason = NOT_FINITE
         elif not text or not (gold or grader):
-            reason = EMPTY
+            cells = ((fields.get(problem_field), text), (fields.get(answer_field), gold))
+            blank = all(isinstance(cell, str | float | None) for cell, read in cells if not read)
+            reason = EMPTY if blank else NO_TEXT
         elif not part.text:
             reason = NO_MATCH
         elif part.text in shown:
@@ -139,21 +142,22 @@ def choose_field(key: str, setting: str, chosen: str, guesses: Sequence[str], co
                 return column
     raise BadInput(
         f"{setting}: {key} has no column {' or '.join(map(repr, names))}: "
-        f"set it to one of its columns ({', '.join(columns) or 'it has none, being empty'})"
+        f"set it to one of its columns ({', '.join(columns)})"
     )
 
 
 def solution_field(key: str, chosen: str, rows: Sequence[sources.Row]) -> str:
     """Return the column of the solutions: the chosen one, `solution`, or an answer that is a worked one."""
-    first = rows[0].fields if rows else {}
+    first = rows[0].fields
     worked = [name for name in ANSWER_FIELDS if FINAL in as_text(first.get(name))]
     return choose_field(key, "warm_start.solution_field", chosen, ["solution", *worked], [*first])
 
 
 def as_text(value: object) -> str:
-    """Return a field as text: strings, finite numbers, dates and lists of them; empty for anything else."""
+    """Return a field as text: strings, finite numbers, dates and lists of them, none empty; empty for anything else."""
     if isinstance(value, list):
-        return ", ".join(map(as_text, value))
+        texts = [*map(as_text, value)]
+        return ", ".join(texts) if all(texts) else ""
     if isinstance(value, float) and not math.isfinite(value):
         return ""
     if isinstance(value, Decimal):

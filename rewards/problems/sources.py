@@ -44,14 +44,13 @@ def read(key: str, source: str, data: DataConfig, seed: int) -> list[Row]:
         for row in islice(_bounded(key, source, SCHEMES[scheme](key, reference, data, seed), data), data.scan):
             rows.append(row)  # noqa: PERF402 — one by one, so that the other thread sees their number
 
-    if scheme != "import":
-        fill()
-        return rows
     try:  # in a thread: a user's function may never yield, and a KeyboardInterrupt in it is its own
-        in_thread(PREPARE_S, fill, moved=lambda: len(rows))
+        in_thread(PREPARE_S, fill, moved=lambda: len(rows)) if scheme == "import" else fill()
     except (TimeoutError, GeneratorExit) as error:  # the latter is its own: the end of reading raises none here
         what = f"gave no row for {PREPARE_S:g} s" if isinstance(error, TimeoutError) else "raised GeneratorExit"
         raise BadInput(f"{key}: '{reference}' {what}: correct it, or use a file of its rows as file:PATH") from None
+    if not rows:
+        raise BadInput(f"{key}: '{source}' has no rows: give it some, or use another source")
     return rows
 
 
@@ -138,19 +137,19 @@ def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[
 
 def read_file(key: str, reference: str, data: DataConfig, seed: int) -> Iterator[Row]:
     path = packaged(path_of(reference, f"{key}=file:{reference}"))
-    if path.suffix not in READERS:
+    if (kind := path.suffix.lower()) not in READERS:
         raise BadInput(f"{key}: '{path}' has an unknown type: use one of {', '.join(READERS)}")
     if not os.path.isfile(path):
         raise BadInput(f"{key}: there is no file '{path}': give the path of an existing one")
     number = 0
     try:
-        if path.suffix != ".parquet" and (disguise := disguise_of(path)):
-            raise BadInput(f"{key}: '{path}' is {disguise}: unpack it, or save it as {path.suffix} in UTF-8")
-        for number, fields in enumerate(READERS[path.suffix](path), start=1):
+        if kind != ".parquet" and (disguise := disguise_of(path)):
+            raise BadInput(f"{key}: '{path}' is {disguise}: unpack it, or save it as {kind} in UTF-8")
+        for number, fields in enumerate(READERS[kind](path), start=1):
             yield Row(row_of(fields, f"{key}: '{path}', row {number}"))
     except UNREADABLE as error:
-        said = f"row {number + 1}: {reason(error)}" if number else reason(error)
-        raise BadInput(f"{key}: '{path}' is not a valid {path.suffix} file ({said}): repair it") from error
+        said = f"row {number + 1}: {reason(error)}" if number or kind == ".csv" else reason(error)
+        raise BadInput(f"{key}: '{path}' is not a valid {kind} file ({said}): repair it") from error
 
 
 def row_of(fields: Any, where: str) -> dict[str, Any]:
@@ -217,9 +216,15 @@ def read_json(path: Path) -> Iterable[Any]:
 
 def read_csv(path: Path) -> Iterator[Any]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file)
+        rows = csv.DictReader(file, strict=True)  # an unclosed quote would take the rows up to the next one
         each_once((name, None) for name in rows.fieldnames or ())
-        yield from rows
+        try:
+            for row in rows:
+                if None in row:
+                    raise ValueError("it has more cells than the header; quote a cell that contains a comma")
+                yield row
+        except csv.Error as error:
+            raise ValueError(f"{error}; close the quotes of its cells, and double those inside them") from error
 
 
 def read_parquet(path: Path) -> Iterator[Any]:

@@ -1,6 +1,8 @@
 import re
 from dataclasses import asdict, replace
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -191,6 +193,16 @@ def test_a_setting_follows_another() -> None:
     assert load(["conf=quickstart_warm", "warm_start.source=self"]).warm_start == WarmStartConfig("self")
     own = quickstart("data.source=file:mine.csv").data
     assert (own.parameters, own.problem_pattern, own.template) == ({}, "", quickstart().data.template)
+
+
+@pytest.mark.parametrize("recipe", ["gsm8k_1.5b", "paper", "quickstart"])
+@pytest.mark.parametrize("given", ["data.source=file:a.csv", "data.mixture=[{source: file:a.csv}]"])
+@pytest.mark.parametrize("held_out", [("", "drop", 0.25), ("file:b.csv", "report_only", 0.4)])
+def test_held_out_problems_are_those_of_the_given_source(recipe: str, given: str, held_out: tuple[Any, ...]) -> None:
+    keys = ("data.eval_source", "data.contamination", "eval.share")
+    both = [f"{key}={value}" for key, value in zip(keys, held_out, strict=True) if held_out[0]]
+    config = load([f"conf={recipe}", given, *both])
+    assert attrgetter(*keys)(config) == held_out
 
 
 def test_a_mixture_replaces_the_source_and_what_follows_it(tmp_path: Path) -> None:

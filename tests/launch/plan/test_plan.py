@@ -148,14 +148,14 @@ def test_weights_are_shared_where_nothing_else_fits_or_by_name() -> None:
 def test_problems_of_a_file_are_counted_and_those_of_a_generator_not(tmp_path: Path) -> None:
     own = ["conf=mine", f"data.source=file:{EXAMPLE}", "model.dtype=float32"]
     problems = count_problems(load(own))
-    assert problems == Problems(train=15, heldout=5)
+    assert problems == Problems(15, 5, 0, epoch=15)
     text = shown(replace(make_plan(load(own), detect("cpu")), problems=problems))
     assert "5 problems × " in text
-    assert "15 problems to train on, 2 updates" in text
+    assert "15 problems train, 0 choose the result, 5 report it. About " in text
     shutil.copy(EXAMPLE, tmp_path / "exam.csv")
     own.append(f"data.eval_source=file:{tmp_path / 'exam.csv'}")
     both = load([*own, "data.contamination=report_only"])
-    assert count_problems(both) == Problems(train=20, heldout=20)
+    assert count_problems(both) == Problems(20, 20, 0, epoch=20)
     with pytest.raises(BadInput, match="0 training problems"):
         count_problems(load(own))
     assert count_problems(load(["conf=quickstart"])) is None

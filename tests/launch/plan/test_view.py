@@ -6,8 +6,9 @@ import pytest
 from microbudget_rl.conf.catalogue import devices
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.load import load
+from microbudget_rl.launch.plan.plan import Problems
 from microbudget_rl.launch.plan.time import Calibration
-from microbudget_rl.launch.plan.view import FEWEST_UPDATES, conclusion, scale
+from microbudget_rl.launch.plan.view import FEWEST_UPDATES, MOST_PASSES, conclusion, scale
 from tests.launch.plan.plans import CPU, estimated, machine, plan, shown
 
 
@@ -40,6 +41,27 @@ def test_plan_of_few_updates_warns(updates: int, style: str) -> None:
     first = conclusion(plan("quickstart", CPU, f"budget.updates={updates}"))
     assert re.match(rf".*about {updates} updates in (?!8 min)[^(]*$", first.plain.lower())
     assert first.style == style
+
+
+@pytest.mark.parametrize(("train", "many"), [(300, True), (1500, True), (9000, False)])
+def test_many_passes_over_the_problems_are_said_with_a_budget_that_makes_fewer(train: int, many: bool) -> None:
+    made = plan("gsm8k_1.5b", machine("RTX4090"), "data.source=file:a.csv", "budget.price_per_hour=0.4")
+    made = replace(made, problems=Problems(train, 86, 14, epoch=train))
+    first = conclusion(made)
+    assert made.passes == pytest.approx(32 * estimated(made).updates / train)
+    for said in (
+        f"{train:,} problems train",
+        "14 choose",
+        "86 report",
+        f"{made.passes:.{int(made.passes < 10)}f} passes",
+    ):
+        assert said in first.plain
+    advised = re.search(r"budget\.minutes=(\d+) \(for ([\d.]+)\)", first.plain)
+    assert (bool(advised), first.style) == (many, "bold yellow" if many else "bold green")
+    if advised:
+        less = made.again({"budget.minutes": float(advised[1])})
+        assert 0.8 * MOST_PASSES < less.passes <= MOST_PASSES
+        assert less.cost == pytest.approx(float(advised[2]), abs=0.005)
 
 
 def test_gpus_are_planned_with_the_batch_and_with_one_that_grows() -> None:

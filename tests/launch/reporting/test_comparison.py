@@ -1,7 +1,7 @@
 from dataclasses import replace
 from math import sqrt
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, variance
 
 import numpy as np
 import pytest
@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from microbudget_rl.actors.evaluation.statistics import share_interval, student_quantile
+from microbudget_rl.conf.installation import ROOT
 from microbudget_rl.launch.reporting.comparison import (
+    SPREAD,
     by_settings,
     contrasts,
     holm,
@@ -96,8 +98,34 @@ def test_equal_settings_of_unequal_spread_rarely_differ(low: tuple[int, float], 
     assert fmean(welch_difference(*each).shown for each in draws) <= 0.055
 
 
-@pytest.mark.parametrize(("family", "sides", "needed"), [(1, 1, 4), (1, 2, 4), (5, 2, 6)])
+PASSED = {
+    "background/results.md": ["89.1 85.2 90.2", "85.2 78.9 87.5", "79 64 75", "91 87 86"],
+    "studies/staleness.md": [
+        "84.5 77.2 64.5 61.6 81.2 64.0 81.4 76.8 80.9 69.9",
+        "81.7 70.9 69.4 68.4 80.1 68.5 71.4 64.8 73.9 73.6",
+    ],
+    "studies/group-size.md": [
+        "79.7 76.5 65.9",
+        "84.7 77.4 76.2 71.2 72.6",
+        "86.5 75.0 65.0 60.9 79.7",
+        "72.1 75.0 62.4",
+    ],
+    "studies/learning-rate.md": ["88.3 84.8 85.2"],
+}
+"""pass@1 of several seeds in percent, by page."""
+
+
+def test_the_assumed_spread_over_seeds_is_that_of_the_documentations_tables() -> None:
+    sets = [[float(value) for value in values.split()] for lists in PASSED.values() for values in lists]
+    squares, freedom = sum((len(each) - 1) * variance(each) for each in sets), sum(len(each) - 1 for each in sets)
+    assert round(sqrt(squares / freedom) / 100, 2) == SPREAD
+    for page, lists in PASSED.items():
+        text = (ROOT / "docs" / page).read_text("utf-8")
+        assert [value for value in " ".join(lists).split() if value not in text] == []
+
+
+@pytest.mark.parametrize(("family", "sides", "needed"), [(1, 1, 5), (1, 2, 6), (5, 2, 9)])
 def test_the_number_of_seeds_to_decide_is_the_least_that_does(family: int, sides: int, needed: int) -> None:
-    """Ten points are more than 2.447 · 5 · √(2 / 4), of 6 degrees of freedom, and less than 2.776 · 5 · √(2 / 3)."""
+    """Ten points are more than 2.228 · 7 · √(2 / 6), of 10 degrees of freedom, and less than 2.306 · 7 · √(2 / 5)."""
     assert f"{needed}\xa0seeds" in seeds_to_decide(0.1, family, sides)
     assert "more than 20" in seeds_to_decide(0.001, family, sides)

@@ -42,7 +42,8 @@ def silent():
 def config(tmp_path: Path) -> Config:
     """Make a configuration over thirty sums in a file, of which ten are held out."""
     write_jsonl(tmp_path / "sums.jsonl", SUMS)
-    return changed(Config(), {"data.source": "file:sums.jsonl", "eval.problems": 10, "learner.problems_per_update": 4})
+    held_out = {"eval.problems": 10, "eval.share": 0.5}
+    return changed(Config(), {"data.source": "file:sums.jsonl", "learner.problems_per_update": 4, **held_out})
 
 
 @pytest.fixture

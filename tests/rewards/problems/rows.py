@@ -65,9 +65,9 @@ class Loader:
             write_jsonl(Path("sums.jsonl"), rows)
         return load_problems(changed(self.config, settings or {}), self.tokenizer)
 
-    def refuse(self, settings: dict[str, Any], *words: str) -> None:
+    def refuse(self, settings: dict[str, Any], *words: str, rows: Rows | None = None) -> None:
         """Check that the problems are refused in one line with these words."""
         with pytest.raises(BadInput) as refused:
-            self.load(settings)
+            self.load(settings, rows)
         assert "\n" not in str(refused.value)
         assert [word for word in words if word not in str(refused.value)] == []

@@ -17,6 +17,7 @@ from microbudget_rl.rewards.problems.loading import (
     read_problems,
 )
 from microbudget_rl.rewards.problems.rows import RawProblem
+from microbudget_rl.rewards.problems.sources import Row
 from tests.rewards.problems.rows import Rows, write_jsonl
 
 
@@ -61,11 +62,12 @@ def test_another_generator_has_none_of_the_parameters_of_the_training_source(
 ) -> None:
     given = list[Any]()
     monkeypatch.setattr(
-        "microbudget_rl.rewards.problems.sources.read", lambda key, source, data, seed: given.append(data) or []
+        "microbudget_rl.rewards.problems.sources.read",
+        lambda key, source, data, seed: given.append(data) or [Row({"text": "1"})],
     )
     config = changed(config, {"data.source": "reasoning_gym:chain_sum", "data.parameters": {"max_terms": 9}})
     for benchmark in find_benchmarks(["reasoning_gym:gcd", "reasoning_gym:chain_sum"]):
-        with pytest.raises(BadInput, match="being empty"):
+        with pytest.raises(BadInput, match=r"columns \(text\)"):
             read_benchmark(benchmark, config.data, [], 4)
     assert [data.parameters for data in given] == [{}, {"max_terms": 9}]
 

@@ -235,7 +235,7 @@ def test_conversations_become_prompts_as_they_are(loader: Loader) -> None:
         ({"data.problem_field": "nope"}, ("data.problem_field", "'nope'", "problem, answer, nothing")),
         ({"data.answer_field": "nope"}, ("data.answer_field", "'nope'", "problem, answer, nothing")),
         ({"data.source": "file:text.jsonl"}, ("'question' or 'prompt'", "text, answer")),
-        ({"data.source": "file:empty.jsonl"}, ("data.problem_field", "empty")),
+        ({"data.source": "file:empty.jsonl"}, ("data.source", "no rows")),
         ({"data.source": "file:/nowhere/rows.jsonl"}, ("data.source", "/nowhere/rows.jsonl")),
         ({"data.source": "file:rows.txt"}, ("data.source", "rows.txt", ".jsonl, .json, .csv, .parquet")),
         ({"data.source": "reasoning_gym:chain_sun"}, ("data.source", "'chain_sun'", "chain_sum")),

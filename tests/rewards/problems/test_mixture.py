@@ -99,7 +99,7 @@ def test_preview_plan_and_start_count_each_source(
     config: Config, loader: Loader, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mixed = changed(config, mix())
-    assert count_problems(mixed) == Problems(train=120, heldout=10)
+    assert count_problems(mixed) == Problems(120, 10, 0, epoch=112)
     assert "120 to train on (28 sums, 92 prod), 10 held out" in problem_counts(loader.load(mix()), mixed)
     products = "{source: file:products.jsonl, problem_field: text, answer_field: result, weight: 3}"
     mixture = f"data.mixture=[{{source: file:sums.jsonl}}, {products}]"

@@ -14,7 +14,7 @@ from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import CustomRewardConfig
 from microbudget_rl.rewards.problems import sources
 from microbudget_rl.rewards.problems.loading import lasting
-from microbudget_rl.rewards.problems.rows import EMPTY
+from microbudget_rl.rewards.problems.rows import EMPTY, NO_TEXT
 from tests.rewards.problems.rows import ALL, SUMS, WRITERS, Loader, Rows
 
 
@@ -113,15 +113,17 @@ def test_a_source_without_end_is_refused(
     assert len(loader.load({**endless, "data.scan": 50}).train) == 50
 
 
-def test_parquet_types_become_text_or_are_filtered(loader: Loader) -> None:
-    golds = []
-    for answer in (Decimal("0.50"), date(2026, 11, 27), {"a": 1}, timedelta(1), b"x"):
+def test_types_become_text_or_are_filtered(loader: Loader) -> None:
+    golds, reasons = [], (EMPTY, NO_TEXT)
+    answers = (Decimal("0.50"), date(2026, 11, 27), [1, 2], "", None, {"a": 1}, [{"a": 1}], True, timedelta(1), b"x")
+    for answer in answers:
         WRITERS["parquet"](Path("day.parquet"), [{"problem": "What day is it?", "answer": answer}])
         try:
             golds += [problem.gold for problem in loader.load({**ALL, "data.source": "file:day.parquet"}).train]
         except BadInput as refused:
-            golds.append(EMPTY if EMPTY in str(refused) else str(refused))
-    assert golds == ["0.50", "2026-11-27", EMPTY, EMPTY, EMPTY]
+            golds += [reason for reason in reasons if reason in str(refused)]
+    assert golds == ["0.50", "2026-11-27", "1, 2", EMPTY, EMPTY, *[NO_TEXT] * 5]
+    loader.refuse(ALL, f"filtered: 1 {NO_TEXT}", rows=[{"problem": [{"role": "assistant"}], "answer": "1"}])
 
 
 @pytest.mark.parametrize(
@@ -138,12 +140,22 @@ def test_parquet_types_become_text_or_are_filtered(loader: Loader) -> None:
         ("rows.csv", b"problem,answer\n" + b"1" * 200_000 + b",1\n", "field"),
         ("rows.jsonl", b'{"problem": "' + b"1" * 2**20 + b'", "answer": "1"}\n', "characters"),
         ("rows.csv", b"problem,answer,answer\n1 + 1,2,3\n", "twice"),
+        ("rows.csv", b"problem,answer\n1 + 1,2\nOf 3, 4 are lost,5\n1 + 2,3\n", "row 2: it has more cells"),
+        ("rows.csv", b'problem,answer\n"1 + 1,2\n1 + 2,3\n"2, 3",4\n', "row 1: "),
+        ("rows.CSV", b'problem,answer\n1 + 1,2\n"1 + 2,3\n1 + 3,4\n', "row 2: "),
+        ("rows.csv", b"problem,answer\n", "no rows"),
+        ("rows.jsonl", b"", "no rows"),
         ("rows.json", b'[{"problem": "1 + 1", "answer": "2", "answer": "3"}]', "twice"),
     ],
 )
 def test_a_broken_file_is_refused_as_what_it_is(name: str, content: bytes, named: str, loader: Loader) -> None:
     Path(name).write_bytes(content)
     loader.refuse({"data.source": f"file:{name}"}, "data.source", name, named)
+
+
+def test_the_type_of_a_table_may_be_in_capitals(loader: Loader) -> None:
+    WRITERS["csv"](Path("SUMS.CSV"), SUMS)
+    assert loader.load({"data.source": "file:SUMS.CSV"}) == loader.load()
 
 
 def test_a_split_is_read_by_the_library(loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
