@@ -154,7 +154,7 @@ def test_a_command_has_the_scripts_modules_and_no_terminal_and_refuses_in_its_ow
     bad: Any = {"reward": importlib.import_module("beside").score, "problems": [{"problem": "1 + 1"}]}
 
     async def cell() -> None:
-        mb.train("mine", settings={"plan": True}, **bad)
+        mb.train("mine", **bad)
 
     with pytest.raises(mb.BadInput, match=r"^data.answer_field: .*problem"):
         asyncio.run(cell())
