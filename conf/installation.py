@@ -33,8 +33,12 @@ def packaged(path: Path) -> Path:
 def check_working_folder() -> None:
     """Raise BadInput if the working folder has another `microbudget_rl`, which processes of Ray, of vLLM and of the
     verifier would import instead. An installed package comes before a folder without `__init__.py`, a clone does not.
-    Raise it also for a script of a clone whose environment has the code of another one.
+    Raise it also for a script of a clone whose environment has the code of another one, and without a working folder.
     """
+    try:
+        Path.cwd()
+    except OSError:
+        raise BadInput("the working folder has been removed: change to one that exists") from None
     if (folder := Path(sys.path[0])).name == "launch" and (folder.parent / "microbudget_rl").is_dir():
         raise BadInput(f"the scripts in {folder} would use the code in {ROOT}: use the environment of their own clone")
     for name in ("microbudget_rl.py", "microbudget_rl" if IN_CLONE else "microbudget_rl/__init__.py"):

@@ -1,7 +1,8 @@
 """The project from Python: `import microbudget_rl as mb`.
 
-All but `plan` and `open` carry out a command in a process of its own, print its output, and wait for its end. An
-interrupt, or the end of this process, ends it gracefully, with a checkpoint. The function then returns what there is.
+All but `plan` and `open` carry out a command in a process of its own, print its output, and wait for its end. `plan`
+tries reward functions in such a process. An interrupt, or the end of this process, ends it gracefully, with a
+checkpoint. The interrupt is then raised as KeyboardInterrupt, and `open` has the run.
 """
 
 import json
@@ -23,7 +24,9 @@ from microbudget_rl.actors.storage.run_record import RunRecord
 from microbudget_rl.conf.catalogue import SOURCES
 from microbudget_rl.conf.command import BAD_INPUT, INTERRUPTED
 from microbudget_rl.conf.errors import BadInput
-from microbudget_rl.conf.load import load, written
+from microbudget_rl.conf.installation import check_working_folder
+from microbudget_rl.conf.load import command_line, load, written
+from microbudget_rl.conf.schema import CommandLine
 from microbudget_rl.launch.plan.measurements import Signal, known, recipe_of
 from microbudget_rl.launch.plan.plan import Plan
 from microbudget_rl.launch.reporting import conclusion, history, run_conclusion, tables
@@ -32,7 +35,9 @@ from microbudget_rl.launch.samples import chosen
 from microbudget_rl.rewards.problems.loading import lasting
 from microbudget_rl.rewards.shipped import CALLER, FOLDER, ship
 
-Problems = str | os.PathLike[str] | Iterable[Mapping[str, Any]]
+StrPath = str | os.PathLike[str]
+Problems = StrPath | Iterable[Mapping[str, Any]] | None
+Part = str | Callable[..., Any]
 WEIGHTS = ("accuracy", "format", "boxed", "cosine")
 
 _busy = threading.Lock()
@@ -43,14 +48,14 @@ class Asked(TypedDict, total=False):
     """What a call asks for; all of it may be left out.
 
     problems: a path, a source as in data.source, a list of dicts, a datasets.Dataset or a pandas DataFrame
-    reward: all of it: a preset's name, a part, or parts with their weights; a part is a function, its name as
-        `module:function`, or accuracy, format, boxed or cosine
+    reward: all of it: a preset's name, a part, a list of parts of weight 1, or parts with their weights; a part is a
+        function, its name as `module:function`, or accuracy, format, boxed or cosine
     minutes: the time budget, start and evaluations included; of `signal`, the most minutes of sampling
-    settings: others by dotted key, such as {"lora.rank": 32, "run.name": "first"}
+    settings: others by dotted key, such as {"lora.rank": 32, "run.name": "first"}; values of numpy count as Python's
     """
 
-    problems: Problems | None
-    reward: str | Callable[..., Any] | Mapping[str | Callable[..., Any], float] | None
+    problems: Problems
+    reward: Part | Iterable[Part] | Mapping[Part, float] | None
     minutes: float | None
     settings: Mapping[str, Any]
 
@@ -65,8 +70,8 @@ class Run:
     report: the page that is written when the run ends
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder).absolute()
+    def __init__(self, folder: StrPath) -> None:
+        self.folder = _absolute(folder)
         self._files, record = history.read_run(self.folder), RunRecord(self.folder)
         self.summary, self.result = self._files.summary, self._files.summary.result
         self.metrics = [row.metrics for row in self._files.rows]
@@ -94,15 +99,21 @@ class Run:
     def resume(self, **asked: Unpack[Asked]) -> "Run":
         """Continue the run by its own command. minutes: with those spent. reward: the same, if another session's."""
         place = {"run.name": self.folder.name, "run.folder": self.folder.parent, "run.overwrite": False}
-        words = [*shlex.split(self._files.origin.command)[2:], *_words(place, **asked)]
-        _command("run.py", [*{word.partition("=")[0]: word for word in words}.values()], range(256))
-        self.__init__(self.folder)  # type: ignore[misc]  # its files have changed
+        command = self._files.origin.command
+        if not command:
+            raise BadInput(f"{self.folder}/origin.json names no command: call train with its recipe and settings")
+        words = [*shlex.split(command)[2:], *_words(place, **asked)]
+        try:
+            _run([*{word.partition("=")[0]: word for word in words}.values()])
+        finally:
+            self.__init__(self.folder)  # type: ignore[misc]  # its files have changed
         return self
 
-    def export(self, to: str | os.PathLike[str], **options: str) -> Path:
+    def export(self, to: StrPath, **options: str) -> Path:
         """Write the merged model into a new folder, and verify it. options: type="float32", checkpoint="latest"."""
-        _command("export.py", [str(self.folder), f"to={to}", *(f"{key}={value}" for key, value in options.items())])
-        return Path(to)
+        folder = _absolute(to)
+        _command("export.py", [str(self.folder), f"to={folder}", *(f"{key}={value}" for key, value in options.items())])
+        return folder
 
 
 open = Run  # noqa: A001
@@ -112,8 +123,11 @@ def plan(name: str, device: str | None = None, price_per_hour: float | None = No
     """Plan a run of a recipe, in this process. device: a GPU such as "4090", its memory such as "12GB", or cpu. The
     plan has fits, updates, hours, and cost in the currency of the price, and is shown as the command shows it.
     """
-    own = {"device": device, "budget.price_per_hour": price_per_hour}
-    return plan_here(load([f"conf={name}", *_words(own, **asked)]))
+    words = [f"conf={name}", *_words({"device": device, "budget.price_per_hour": price_per_hour}, **asked)]
+    made = plan_here(load(words))
+    if made.config.reward.custom:
+        _command("run.py", [*words, "plan=true"], shown=False)
+    return made
 
 
 def preview(name: str, **asked: Unpack[Asked]) -> None:
@@ -133,82 +147,138 @@ def signal(name: str, **asked: Unpack[Asked]) -> Signal:
 
 def train(name: str, **asked: Unpack[Asked]) -> Run:
     """Train by a recipe, or resume an interrupted run. name: a recipe's, or the path of one."""
-    place = load(words := [f"conf={name}", *_words({}, **asked)]).run
-    _command("run.py", words, range(256))
-    return Run(Path(place.folder, place.name))
+    return Run(_run([f"conf={name}", *_words({}, **asked)]))
 
 
-def evaluate(run: Run, problems: Problems | None = None, n: int = 16, **settings: Any) -> EvaluationDocument | None:
+def evaluate(run: Run | StrPath, problems: Problems = None, n: int = 16, **settings: Any) -> EvaluationDocument | None:
     """Measure a run's base model and its result on problems, or else on the held-out ones. Return all that has been
     measured so far in the run's folder. n: samples per problem. settings: others, such as benchmarks=["aime24"].
     """
-    benchmarks = [*([] if problems is None else [_source(problems)]), *settings.pop("benchmarks", [])]
-    own = {"adapter": run.folder, "benchmarks": benchmarks or ["heldout"], "n": n}
-    _command("evaluate.py", _words(own, settings=settings), range(256))
-    return history.read_run(run.folder).evaluation
+    folder = (run if isinstance(run, Run) else Run(run)).folder
+    sources = [] if problems is None else [_source(problems, folder.parent)]
+    sources += _listed(settings.pop("benchmarks", []))
+    words = _words({"adapter": folder, "benchmarks": sources or ["heldout"], "n": n}, settings=settings)
+    _command("evaluate.py", words, range(256))
+    return history.read_run(folder).evaluation
+
+
+def _run(words: list[str]) -> Path:
+    """Carry out a run. Return its folder."""
+    asked = command_line(words, CommandLine)
+    if asked.plan or asked.show:
+        raise BadInput("settings: with plan or show, no run starts: leave them out, or call plan")
+    folder = Path(asked.run.folder, asked.run.name)
+    _command("run.py", words, range(256))
+    if not RunRecord(folder).exists:
+        raise RuntimeError("run.py has failed: see above")
+    return folder
 
 
 def _words(
-    own: dict[str, Any], problems: Any = None, reward: Any = None, minutes: Any = None, settings: Any = None
+    fixed: dict[str, Any],
+    problems: Any = None,
+    reward: Any = None,
+    minutes: Any = None,
+    settings: Any = None,
+    **rest: Any,
 ) -> list[str]:
-    """Return the arguments of a command: its own settings except None, and what the call asks for, see Asked."""
-    own |= {"budget.minutes": minutes, "data.source": None if problems is None else _source(problems)}
+    """Return the arguments of a command: fixed settings except None, and what the call asks for, see Asked."""
+    check_working_folder()
+    if rest:
+        raise BadInput(f"{', '.join(rest)}: no such argument; use problems, reward, minutes or settings={{KEY: VALUE}}")
+    extra = {key: value for key, value in {**fixed, "budget.minutes": minutes}.items() if value is not None}
     if isinstance(reward, str) and ":" not in reward and reward not in WEIGHTS:
-        own["reward.preset"] = reward
+        extra["reward.preset"] = reward
     elif reward is not None:
-        parts = reward if isinstance(reward, Mapping) else {reward: 1.0}
-        own |= {f"reward.{name}": parts.get(name, 0.0) for name in WEIGHTS}
-        names = {part: part if isinstance(part, str) else ship(part, _shipped) for part in parts if part not in WEIGHTS}
-        own["reward.custom"] = [{"function": name, "weight": parts[part]} for part, name in names.items()]
-    given = {key: value for key, value in own.items() if value is not None} | (settings or {})
-    return [written(key, str(value) if isinstance(value, Path) else value) for key, value in given.items()]
+        parts = reward.items() if isinstance(reward, Mapping) else [(part, 1.0) for part in _listed(reward)]
+        named = [(part if isinstance(part, str) else ship(part, _shipped), weight) for part, weight in parts]
+        extra |= {f"reward.{name}": dict(named).get(name, 0.0) for name in WEIGHTS}
+        extra["reward.custom"] = [{"function": name, "weight": weight} for name, weight in named if name not in WEIGHTS]
+    try:
+        settings = settings or {}
+        values = json.loads(
+            json.dumps(
+                {**extra, **settings},
+                default=lambda value: value.tolist() if hasattr(value, "tolist") else os.fspath(value),
+            )
+        )
+    except (TypeError, ValueError) as error:
+        raise BadInput(
+            f"settings={settings!r}, {extra}: {error}: give numbers, texts and lists by key, as in {{'lora.rank': 32}}"
+        ) from error
+    if problems is not None:
+        extra["data.source"] = values["data.source"] = _source(problems, values.get("run.folder", "runs"))
+    for key in extra.keys() & settings:
+        raise BadInput(f"{key}={settings[key]} in settings: the call gives {extra[key]}; keep one of them")
+    return [written(key, value) for key, value in values.items()]
 
 
-def _source(problems: Any) -> str:
-    """Return problems as a source. Rows go into a file that is named by its content."""
+def _listed(value: Any) -> list[Any]:
+    return [*value] if isinstance(value, list | tuple) else [value]
+
+
+def _absolute(path: Any) -> Path:
+    try:
+        return Path(path).expanduser().absolute()
+    except (TypeError, RuntimeError, OSError) as error:
+        raise BadInput(f"{path!r} is no path here ({error}): give another one") from error
+
+
+def _source(problems: Any, folder: Any) -> str:
+    """Return problems as a source. Rows go into a file that is named by its content, in the folder of all runs."""
     if isinstance(problems, str | os.PathLike):
         text = os.fspath(problems).removeprefix("file:")
-        return text if SOURCES.fullmatch(text) else f"file:{Path(text).expanduser().absolute()}"
+        return text if SOURCES.fullmatch(text) else f"file:{_absolute(text)}"
     try:
         rows = problems.to_dict("records") if hasattr(problems, "columns") else problems  # of a DataFrame
         lines = "".join(json.dumps(dict(row), default=lasting) + "\n" for row in rows)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise BadInput(f"problems: {error}: give a path, or rows that are dicts of named values") from error
-    file = Path("runs/.problems", f"{blake2b(lines.encode(), digest_size=8).hexdigest()}.jsonl").absolute()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(file, lines)
+        file = _absolute(folder) / ".problems" / f"{blake2b(lines.encode(), digest_size=8).hexdigest()}.jsonl"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(file, lines)
+    except (TypeError, ValueError, AttributeError, OSError) as error:
+        raise BadInput(
+            f"problems: {error}: give a path, rows that are dicts of named values, or a run.folder for them"
+        ) from error
     return f"file:{file}"
 
 
-def _command(name: str, arguments: list[str], expected: Container[int] = (0, 3)) -> None:
-    """Carry out a command, and print its output. expected: its exit codes; 3 is the doctor's for not worth it. Raises
-    BadInput with its sentence, and KeyboardInterrupt or RuntimeError for another exit code.
+def _command(name: str, arguments: list[str], expected: Container[int] = (0, 3), shown: bool = True) -> None:
+    """Carry out a command, and print its output if it is shown. expected: its exit codes; 3 is the doctor's for not
+    worth it. Raises KeyboardInterrupt after one, BadInput with the command's sentence, and RuntimeError for another
+    exit code.
     """
     if _busy.locked():
         raise BadInput("another call is at work in this process: wait for its end, or use another process")
-    modules = os.pathsep.join(filter(None, sys.path))  # a script's folder among them, for functions that it imports
-    own = {"PYTHONPATH": modules, "PYTHONUNBUFFERED": "1", "FORCE_COLOR": ""}  # Jupyter sets the last one
-    streams: Any = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    said = ""
+    # a script's folder among them, for functions that it imports; a person may have added a Path
+    modules = os.pathsep.join(map(str, filter(None, sys.path)))
+    said, interrupted = "", False
     with _busy, TemporaryDirectory(prefix="microbudget-") as folder:
         for digest, content in _shipped.items():
             Path(folder, digest).write_bytes(content)
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "microbudget_rl.launch", name.removesuffix(".py"), *arguments],
-            env=os.environ | own | {FOLDER: folder, CALLER: str(os.getpid())},
+            env=os.environ
+            | {"PYTHONPATH": modules, "PYTHONUNBUFFERED": "1", "FORCE_COLOR": ""}  # Jupyter sets the last one
+            | {FOLDER: folder, CALLER: str(os.getpid())},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             errors="backslashreplace",
             start_new_session=True,  # a terminal's Ctrl-C is for this process, which passes it on
-            **streams,
         )
-        while process.poll() is None:
+        while process.returncode is None:
             try:
                 for line in process.stdout or ():
-                    print(line, end="", flush=True)
+                    if shown:
+                        print(line, end="", flush=True)
                     said += line
                 process.wait()
             except KeyboardInterrupt:
+                interrupted = True
                 process.send_signal(signals.SIGINT)
+    if interrupted or process.returncode == INTERRUPTED:
+        raise KeyboardInterrupt
     if process.returncode == BAD_INPUT:
         raise BadInput(*f"\n{said}".rpartition(f"\n{name}: ")[2].splitlines())
     if process.returncode not in expected:
-        raise KeyboardInterrupt if process.returncode == INTERRUPTED else RuntimeError(f"{name} has failed: see above")
+        raise RuntimeError(f"{name} has failed: see above")

@@ -132,7 +132,8 @@ class UserFunction:
     def __init__(self, reference: str, remote: RemoteConfig | None = None) -> None:
         """remote: limits of calls, if it may use the network. Raises BadInput for a function of another form."""
         self._function = function = find("reward.custom", reference)
-        self._asynchronous, name = inspect.iscoroutinefunction(function), reference.rpartition(":")[2]
+        self._asynchronous = any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
+        name = reference.rpartition(":")[2]
         try:
             self._signature = signature = inspect.signature(function)
             self.grouped = [*signature.parameters] == [GROUP]

@@ -41,8 +41,8 @@ CUSTOM = Rule(
         len({part.name for part in parts} - PARTS) == len(parts)
         and all(re.fullmatch(r"[\w.]+(?<!\.py):\w+", part.function) and abs(part.weight) <= MOST for part in parts)
     ),
-    "use entries {function: module.path:function, weight: 1.0}, no .py, each function of another name, none of them "
-    f"{', '.join(sorted(PARTS))}",
+    "use entries {function: module.path:function, weight: 1.0}, no .py, each function of another name (by `def`, since "
+    f"a lambda has none), none of them {', '.join(sorted(PARTS))}",
 )
 
 

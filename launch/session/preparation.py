@@ -76,7 +76,7 @@ def prepare(
     made = version_of(latest) if latest else 0
     if begun:
         print(f"Resuming at update {made}, {duration(run.spent)} of the budget spent")
-    began, expected = run.origin() if begun else origin(arguments, plan.machine.described), None
+    began, expected = run.origin() if run.origin().command else origin(arguments, plan.machine.described), None
     if mean := plan.estimate:
         updates = mean.updates_in_all(made, run.spent)
         expected = Planned(updates=updates, update_s=mean.update_s, start_s=mean.start_s)

@@ -31,7 +31,10 @@ if __name__ == "__main__":
     rows = [{"problem": f"{a} + {b} =", "answer": "7"} for a in range(9) for b in range(9)]
     settings = json.loads(sys.argv[1])
     threading.Thread(target=interrupt, daemon=True).start()
-    run = mb.train("quickstart", problems=rows, reward=score, minutes=30, settings=settings)
+    try:
+        mb.train("quickstart", problems=rows, reward=[score], minutes=30, settings=settings)
+    except KeyboardInterrupt:
+        run = mb.open("runs/mine")
     first, rows = run.summary, run.metrics
     run.resume(minutes=20, settings={"budget.updates": first.updates + 1})
     rewards = [row["reward/score"] for row in run.metrics]

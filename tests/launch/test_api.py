@@ -9,12 +9,15 @@ import inspect
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
+import numpy
 import pytest
 
 import microbudget_rl as mb
@@ -82,30 +85,62 @@ def test_sources_and_presets_stay_paths_are_the_callers_and_parts_are_all_of_the
     assert settings_of(problems="sums.csv") == {"data.source": f"file:{Path('sums.csv').absolute()}"}
     assert settings_of(problems="hub:openai/gsm8k/main") == {"data.source": "hub:openai/gsm8k/main"}
     assert settings_of(reward="dapo") == {"reward.preset": "dapo"}
-    found = settings_of(reward={compared: 0.5, "accuracy": 1, "mine:score": 2}, settings={"reward.boxed": 0.1})
-    assert [found[f"reward.{name}"] for name in api.WEIGHTS] == [1, 0.0, 0.1, 0.0]
+    found = settings_of(reward={compared: 0.5, "accuracy": 1, "mine:score": 2})
+    assert [found[f"reward.{name}"] for name in api.WEIGHTS] == [1, 0.0, 0.0, 0.0]
     entries = [("microbudget_rl.rewards.pool:compared", 0.5), ("mine:score", 2.0)]
     assert [tuple(entry.values()) for entry in found["reward.custom"]] == entries
+    assert settings_of(reward=["mine:score"]) == settings_of(reward="mine:score")
+
+
+def test_values_of_numpy_and_paths_are_those_of_a_command_line() -> None:
+    settings = {"lora.rank": numpy.int64(8), "run.folder": Path("elsewhere")}
+    found = [*settings_of(problems=ROWS, minutes=numpy.float32(0.5), settings=settings).values()]
+    assert found[:3] == [0.5, 8, "elsewhere"]
+    assert "elsewhere" in found[3]
 
 
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
         ({"problems": 5}, "problems"),
+        ({"problems": ROWS}, "run.folder"),
         ({"reward": 5}, "reward"),
         ({"reward": lambda completions: LOCK}, "'lambda'"),
+        ({"reward": [lambda samples: 0, lambda samples: 1]}, "def"),
         ({"settings": {"lora.rnk": 8}}, "lora.rank"),
+        ({"settings": "lora.rank=8"}, "settings"),
+        ({"settings": {"plan": True}}, "plan"),
+        ({"minutes": 3, "settings": {"budget.minutes": 7}}, "budget.minutes=7"),
+        ({"problem": ROWS}, "problems"),
     ],
 )
 def test_bad_input_is_refused_before_a_process_starts(asked: dict[str, Any], said: str) -> None:
+    Path("runs").touch()  # nothing can be written there
     with pytest.raises(mb.BadInput, match=said):
         mb.train("mine", **asked)
     with pytest.raises(mb.BadInput, match="nowhere"):
         mb.open("nowhere")
     with api._busy, pytest.raises(mb.BadInput, match="another"):
         mb.train("mine")
-    with pytest.raises(TypeError, match="problem"):
-        mb.train("mine", problem=ROWS)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("path", [None, 5, b"x", "mine"])
+def test_without_a_path_and_a_working_folder_nothing_begins(path: Any, tmp_path: Path) -> None:
+    run = mb.open(write_run(tmp_path / "mine"))
+    shutil.rmtree(tmp_path)
+    for call in (mb.open, mb.evaluate, run.export, mb.plan, mb.train):
+        with pytest.raises(mb.BadInput):
+            call(path)
+
+
+def test_an_interrupt_ends_the_script_even_if_the_command_has_just_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "echo")
+    monkeypatch.setattr(sys, "path", [*sys.path, Path()])
+    with pytest.raises(RuntimeError):  # there is no run
+        mb.train("mine")
+    monkeypatch.setattr(api, "print", Mock(side_effect=KeyboardInterrupt), raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        mb.train("mine")
 
 
 @pytest.mark.long
@@ -119,10 +154,12 @@ def test_a_command_has_the_scripts_modules_and_no_terminal_and_refuses_in_its_ow
     bad: Any = {"reward": importlib.import_module("beside").score, "problems": [{"problem": "1 + 1"}]}
 
     async def cell() -> None:
-        mb.train("mine", settings={"plan": True}, **bad)
+        mb.train("mine", **bad)
 
     with pytest.raises(mb.BadInput, match=r"^data.answer_field: .*problem"):
         asyncio.run(cell())
+    with pytest.raises(mb.BadInput, match=r"reward\.custom"):
+        mb.plan("mine", reward=lambda: 0)
     api._command("run.py", ["conf=mine", "plan=true", "device=cpu"])
     said = capsys.readouterr().out
     assert "Fits" in said
@@ -136,12 +173,14 @@ def test_a_run_shows_what_its_folder_has(tmp_path: Path) -> None:
     assert len(run.samples("all")) == 24
     assert run.plot()._repr_svg_().startswith("<svg")
     assert repr(run) in run._repr_markdown_()
+    with pytest.raises(mb.BadInput, match=r"origin\.json"):  # which this one lacks
+        run.resume()
 
 
 def test_an_evaluation_measures_problems_and_benchmarks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words: list[str] = []
     monkeypatch.setattr(api, "_command", lambda name, arguments, expected: words.extend(arguments))
-    mb.evaluate(mb.open(write_run(tmp_path / "mine")), ROWS, benchmarks=["aime24"], n=4)
+    mb.evaluate(write_run(tmp_path / "mine"), ROWS, benchmarks="aime24", n=4)
     given = dict(word.split("=", 1) for word in words)
     assert [each[:5] for each in read_value("benchmarks", given["benchmarks"])] == ["file:", "aime2"]
     assert (given["n"], given["adapter"]) == ("4", str(tmp_path / "mine"))

@@ -108,6 +108,7 @@ def test_columns_reach_a_function_by_keyword(write: Write, parameters: str, expr
         ("def reward(prompts, completions, level): return [each + len(prompts) for each in level]", [5.0, 5.0]),
         ("def reward(completions, answer, log=0): return [1 if answer[0] in c else None for c in completions]", [0, 1]),
         ("async def reward(completions, **_): return [1] * len(completions)", [1.0, 1.0]),
+        ("class Two:\n  async def __call__(self, completions): return [1, 2]\nreward = Two()", [1.0, 2.0]),
     ],
 )
 def test_functions_of_trl_are_called_as_there(write: Write, source: str, earned: list[float]) -> None:

@@ -50,6 +50,7 @@ def test_a_warm_start_that_is_over_needs_its_source_no_more(
         (tmp_path / "config.yaml").write_text(dump(changed(config, {"model.pin": "a" * 40})))
     prepare(make_plan(config, detect("cpu")), tmp_path, started_at=0.0, missing={})
     assert warmed == [over and begun]
+    assert RunRecord(tmp_path).origin().command  # also of a run that was killed before it was written
 
 
 def test_time_and_model_are_kept_from_the_claim_on(tmp_path: Path) -> None:
