@@ -90,13 +90,14 @@ def main(arguments: list[str]) -> int:
         locate(asked.config.model)
     with archive.phase("run"):
         carry_out_run(archive, settings)
+    code = 0
     with archive.phase("check"):  # measuring has no end if something hangs; a run has
-        archive.failed |= bool(check(asked, speeds and not archive.failed, signal, console))
-    if not archive.failed:
+        code = check(asked, speeds and not archive.failed, signal, console)
+    if not archive.failed and not code:
         with archive.phase("kill", "warning"):  # last: on a GPU it may harm more than its run
             carry_out_run(archive, settings, min(BRIEF, asked.config.rollout.max_response_tokens))
     console.print(f"All is in {near(archive.path)}, in which nothing names you or this machine")
-    return int(archive.failed)
+    return int(archive.failed) or code
 
 
 def check(asked: CommandLine, speeds: bool, signal: bool, console: Console) -> int:

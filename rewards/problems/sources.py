@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from microbudget_rl.actors.clock import in_thread
+from microbudget_rl.actors.models.files import HubAway, newest
 from microbudget_rl.conf.errors import BadInput, in_brief, nearest
 from microbudget_rl.conf.installation import packaged, require
 from microbudget_rl.conf.parsing import checked, disguise_of, path_of, reason
@@ -121,9 +122,20 @@ def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[
 
     def load() -> list[Row]:
         import datasets
+        from huggingface_hub.errors import HfHubHTTPError
 
+        away = None
+        try:
+            os.path.isdir(repository) or newest(repository, revision or None, "dataset")
+        except HfHubHTTPError:
+            pass  # its library says it better
+        except HubAway as error:
+            away, datasets.config.HF_HUB_OFFLINE = error, True  # else it tries five times before it uses its cache
         how = {"split": split, "revision": revision or None, "streaming": data.scan is not None}
-        return [Row(fields) for fields in islice(datasets.load_dataset(repository, *config, **how), most)]
+        try:
+            return [Row(fields) for fields in islice(datasets.load_dataset(repository, *config, **how), most)]
+        except Exception as error:
+            raise away or error from None
 
     try:
         return in_thread(data.hub_timeout_s, load, setting="data.hub_timeout_s")

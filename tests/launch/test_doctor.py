@@ -110,6 +110,8 @@ def test_a_phase_that_fails_leaves_an_archive_and_stops_no_other(
     assert main([*here, "report=true"]) == 1
     assert works.call_count == 3
     assert [text.count("OSError: at …") for name, text in archived(here).items() if "-error" in name] == [1]
+    monkeypatch.setattr(doctor, broken, Mock(return_value=3 * (broken == "check")))
+    assert main([*here, "report=true"]) == 3 * (broken == "check")
 
 
 def test_a_kill_that_fails_at_the_end_is_a_warning(here: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

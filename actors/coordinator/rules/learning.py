@@ -101,7 +101,7 @@ class FruitlessStreak:
             self._found.clear()
             return
         right = not group.failed and all(r.parts["accuracy"] == 1.0 for r in group.rewards if not r.masked)
-        self._found["right" if right else "failed" if group.failed or group.complaint else "wrong"] += 1
+        self._found["right" if right else "failed" if group.failed or group.complaints else "wrong"] += 1
         length, solved = self._found.total(), self._found["right"] if self._weighs_answers else 0
         if length < self._limit:
             return
@@ -117,8 +117,8 @@ class FruitlessStreak:
             found = "no answer could be verified"
         elif not group.zero_variance:
             found = "rewards differed only in responses that were cut off, which algorithm.mask_truncated leaves out"
-        if group.complaint:
-            found += f", and the reward function {group.complaint}"
+        if group.complaints:
+            found += f", and the reward function {'; '.join(group.complaints.values())}"
         raise Halted(
             f"nothing can be learned: in the last {self._limit} groups {found}; one problem is "
             f"{group.problem.prompt!r}, its reference answer {group.problem.gold!r}, "

@@ -1,3 +1,4 @@
+import os
 import socket
 import subprocess
 import sys
@@ -7,7 +8,9 @@ from sysconfig import get_path
 from unittest.mock import Mock
 from zipfile import ZipFile
 
+import psutil
 import pytest
+from ray._private import services
 from ray._private.runtime_env.packaging import create_package
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError, TaskUnschedulableError
 
@@ -88,7 +91,9 @@ def test_what_is_sent_is_the_whole_package(in_clone: bool, tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("silent", [True, False])
-def test_an_address_without_ray_is_named(silent: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_without_ray_or_with_the_ray_of_another_run_is_named(
+    silent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cluster, "JOIN_S", 0.5)
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
@@ -96,7 +101,14 @@ def test_an_address_without_ray_is_named(silent: bool, monkeypatch: pytest.Monke
         if silent:
             server.listen()
         with pytest.raises(BadInput, match=f"RAY_ADDRESS={address}.*unset RAY_ADDRESS"):
-            check_answers(address)
+            check_answers(address, address)
+        monkeypatch.setenv("RAY_ADDRESS", "auto")
+        monkeypatch.setattr(services, "get_ray_address_from_environment", lambda *_: address)
+        server = Mock(cmdline=lambda: [f"--gcs-address={address}"], parent=psutil.Process)
+        server.name = lambda: "raylet"
+        monkeypatch.setattr("psutil.process_iter", lambda: [server])
+        with pytest.raises(BadInput, match=f"RAY_ADDRESS=auto: .*process {os.getpid()} "):
+            cluster.join("auto", Config())
     for wrong in ("local", "head", "ray://head:1"):
         with pytest.raises(BadInput, match=f"RAY_ADDRESS={wrong}: .*HOST:PORT.*unset"):
             cluster.join(wrong, Config())
