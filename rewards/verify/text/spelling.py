@@ -49,7 +49,6 @@ LAYOUT = [
     for pattern, replacement in [
         (rf"^([^${DOLLAR}]*\d ?|(?=\$[\d.,]+$))\$([^$]*)$", rf"\1\\{DOLLAR}\2"),  # alone, it is a currency
         (r"&\s*=", "="),
-        (r"(?<![\d:])(\d\d?):00(?![\d:])", r"\1"),
         (r"(?<![\w-])(\d{4})-([01]\d)-([0-3]\d)(?![\w-]|\s*=)", r"date \1 \2 \3"),
         (r"^\s*\\begin\{(cases|aligned)\}(.*)\\end\{\1\}\s*$", r"\2"),
         (r"(=[^=,;&]*?)(?:\\q?quad|\\\\(?=\s|[a-z]\s*=))\s*(?=[^=,;]+=)", r"\1, "),
