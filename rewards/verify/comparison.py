@@ -39,8 +39,9 @@ SPECIAL = re.compile(r"\\begin|\\setminus|\\mathbb|\\cap|\\backslash|\\mid|\||\\
 
 ORDERED = re.compile(
     r"\\(?:angle|measuredangle|triangle)(?![a-z])|\\vec.*\\times|\\frac\s*\{\s*(d|\\partial)[^{}]*\}\s*\{\s*\1"
+    r"|\\pi.*(?:\^\\circ|%)"
 )
-"""Notation whose letters have an order, which algebra loses: an angle, a cross product, a derivative."""
+"""Notation that algebra loses: an angle, a cross product, a derivative, a multiple of pi in degrees or percent."""
 
 MOST_ELEMENTS = 128
 """Largest number of elements, nested ones included, for which other orders are tried."""
@@ -145,14 +146,18 @@ def matches(gold: Shape, answer: Shape, algebra: Equivalent) -> bool:
     if not _names_allow(gold, answer):
         return False
     kinds = {gold.kind, answer.kind}
-    if gold.kind is Kind.LIST is answer.kind and _of_different_names(gold) != _of_different_names(answer):
-        return _in_order(gold.parts, answer.parts, algebra)  # x = 1, y = 2 are not two values of one unknown
+    if gold.kind is Kind.LIST is answer.kind:
+        if gold.brackets != answer.brackets and all(part.isalpha() or phrase(part) for part in gold.parts):
+            return False  # A or B is not A and B, but the roots 1 and 2 are 1 or 2
+        if _of_different_names(gold) != _of_different_names(answer):
+            return _in_order(gold.parts, answer.parts, algebra)  # x = 1, y = 2 are not two values of one unknown
     if kinds <= {Kind.LIST, Kind.SET} or kinds == {Kind.UNION}:
-        return _any_order(gold.parts, answer.parts, algebra)
+        golds = (*dict.fromkeys(gold.parts),) if gold.kind is Kind.SET else gold.parts
+        return _any_order(golds, answer.parts, algebra)
     if kinds in ({Kind.SET, Kind.SCALAR}, {Kind.SET, Kind.SEQUENCE}) and (alone := _alone(gold, answer)):
         return matches(*alone, algebra)
     if kinds == {Kind.LIST, Kind.SEQUENCE}:
-        point = "()" in (gold.brackets, answer.brackets) and not (gold.interval or answer.interval)
+        point = {"()", ""} == {gold.brackets, answer.brackets} and not (gold.interval or answer.interval)
         return point and _in_order(gold.parts, answer.parts, algebra)
     if kinds == {Kind.TIME}:
         (*time, half), (*other_time, other_half) = gold.parts, answer.parts
@@ -176,7 +181,7 @@ def _names_allow(gold: Shape, answer: Shape) -> bool:
     if gold.names and answer.names:
         return not set(gold.names).isdisjoint(answer.names)
     letters = [list(split(name[1:-1], ",")) for name in answer.names if name.startswith("(")]
-    return all(names == sorted(names) for names in letters)
+    return all(names == sorted(names, key=lambda name: "~" if name[0] == "\\" else name) for names in letters)
 
 
 def _in_order(golds: Sequence[str], answers: Sequence[str], algebra: Equivalent) -> bool:
@@ -193,9 +198,11 @@ def _in_order(golds: Sequence[str], answers: Sequence[str], algebra: Equivalent)
 
 def _any_order(golds: Sequence[str], answers: Sequence[str], algebra: Equivalent) -> bool:
     """Whether the elements pair up. Text decides each pair once, or each level of sets would double the work."""
-    if len({*map(compact, golds)}) == len(golds) > 1:
-        answers = [*{compact(answer): answer for answer in answers}.values()]  # a double root may be given twice
-    if len(golds) != len(answers) or max(map(_elements, (golds, answers))) > MOST_ELEMENTS:
+    repeatable = len({*map(compact, golds)}) == len(golds) > 1  # a double root may be given twice
+    if (
+        not len(golds) <= len(answers) <= (MOST_ELEMENTS if repeatable else len(golds))
+        or max(map(_elements, (golds, answers))) > MOST_ELEMENTS
+    ):
         return False
     expected, left = [*map(shape, golds)], [*map(shape, answers)]
     if _sets(expected) != _sets(left):
@@ -223,7 +230,7 @@ def _any_order(golds: Sequence[str], answers: Sequence[str], algebra: Equivalent
         if match is None:
             return False
         left.remove(match)
-    return True
+    return all(any(matches(gold, other, algebra) for gold in expected) for other in left)
 
 
 def _alone(gold: Shape, answer: Shape) -> tuple[Shape, Shape] | None:
@@ -344,7 +351,7 @@ def _equal(gold: str, answer: str, algebra: Equivalent) -> bool:
         return words_of_gold == words_of_answer
     if gold.isupper() and product(gold) and product(answer) and " " not in answer:
         return False  # points: AB is neither BA nor ab
-    if ORDERED.search(gold):
+    if ORDERED.search(gold + answer):
         return False
     if TEXT.search(given.body) and not TEXT.search(expected.body):
         return False  # words that are neither a number nor a unit

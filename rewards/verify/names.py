@@ -25,7 +25,7 @@ CONJUNCTION = re.compile(
 SUBSCRIPT = r"(?:_(?:\w|\{[^{}]*(?:\{[^{}]*\}[^{}]*)?\}))"
 GREEK = (
     r"\\(?:alpha|beta|gamma|delta|(?:var)?epsilon|zeta|eta|(?:var)?theta|kappa|lambda|mu|nu|xi|rho|sigma|tau|(?:var)?phi"
-    r"|chi|psi|omega|Delta|Gamma|Theta|Lambda|Sigma|Phi|Psi|Omega|ell)(?![A-Za-z])"
+    r"|chi|psi|omega|Delta|Gamma|Theta|Lambda|Pi|Sigma|Phi|Psi|Omega|ell)(?![A-Za-z])"
 )
 LETTER = rf"(?:[A-Za-z]|{GREEK})'*\s?{SUBSCRIPT}?"
 SIMPLE = re.compile(
@@ -96,7 +96,8 @@ def named(text: str) -> tuple[tuple[str, ...], str]:
     """Separate the names before a value: "x = y = 3 + 4 = 7" gives x and y, and "3 + 4 = 7"."""
     if member := MEMBER.search(text):
         name, rest = text[: member.start()].strip(), text[member.end() :].strip()
-        return ((tight(name),), rest) if SIMPLE.fullmatch(name) and not MEMBER.search(rest) else ((), text)
+        single = (SIMPLE.fullmatch(name) or TUPLE.fullmatch(name)) and not MEMBER.search(rest)
+        return ((tight(name),), rest) if single else ((), text)
     sides = chain(text)
     if any(";" in side or len(split(side, ",")) > 1 or CONJUNCTION.search(side) for _, side in sides[:-1]):
         return (), text

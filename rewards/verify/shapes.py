@@ -32,6 +32,12 @@ POINT = re.compile(rf"({VARIABLE})\s*=\s*([^<>=,;]+)")
 MODULUS = rf"\|\s*({VARIABLE})\s*\|"
 BOUNDS = [
     (re.compile(rf"^-\s*({VARIABLE})\s*(<|>|\\leq|\\geq)\s*([^<>=,;]+)$"), r"-(\3) \2 \1"),
+    (
+        re.compile(
+            rf"^({VARIABLE})\s*\\neq\s*([^<>=,;]+?)\s*(?:,|(?:\\text\{{\s*)?and\s*\}}?)\s*(?:\1\s*\\neq)?([^<>=,;]+)$"
+        ),
+        r"\1 < \2 or \2 < \1 < \3 or \1 > \3",
+    ),
     (re.compile(rf"^({VARIABLE})\s*\\neq\s*([^<>=,;]+)$"), r"\1 < \2 or \1 > \2"),
     (re.compile(rf"^{MODULUS}\s*(<|\\leq)\s*(\d[^<>=,;|]*)$"), r"-\3 \2 \1 \2 \3"),
     (re.compile(rf"^{MODULUS}\s*(>|\\geq)\s*(\d[^<>=,;|]*)$"), r"-\3 \2 \1 or \1 \2 \3"),
@@ -75,7 +81,7 @@ class Shape:
     """An answer taken apart.
 
     parts: texts of the elements, row by row for a matrix
-    brackets: of a sequence, such as "(]", and of a determinant
+    brackets: of a sequence, such as "(]", and of a determinant; "or" of a list of alternatives
     columns: of a matrix
     names: names before the value, x in x = 3, or between bounds
     interval: whether it can only be an interval, unlike two values in their order
@@ -114,7 +120,7 @@ def shape(text: str) -> Shape:
     if match := ANGLES.fullmatch(text):
         return Shape(Kind.SEQUENCE, split(match[1], ","), "<>")
     if len(listed := _values(text)) > 1:
-        return Shape(Kind.LIST, tuple(listed))
+        return Shape(Kind.LIST, tuple(listed), "or" if OR.search(text) else "")
     if text[:1] and text[0] in OPENING and text[-1] in CLOSING and partner(text) == len(text) - 1:
         parts = split(text[1:-1], ",")
         if len(parts) > 1:

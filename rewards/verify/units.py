@@ -35,11 +35,14 @@ TOGETHER = re.compile(
 RESCALED = re.compile("|".join(VOCABULARY["rescaled"]))
 
 CURRENCY = re.compile(
-    r"([+-]?)\s*(?:\\text\{\s*)?(?:US\s?)?\\?([$€£¥₹]|USD|EUR|GBP|CNY|RMB|INR|Rs)(?:(?<=s)\.)?\s*\}?\s*(?=[-+.\d\\])"
+    r"([+-]?)\s*(?:\\text\{\s*)?(?:US\s?)?\\?([$€£¥₹]|USD|EUR|GBP|CNY|RMB|INR|Rs|yen|euro)(?:(?<=s)\.)?\s*\}?\s*(?=[-+.\d\\])"
 )
 MONEY = re.compile(r"(.*?[\d})])\s*(?:\\text\{\s*)?\\?([$€£¥₹¢])([A-Za-z/ ]*)\}?")
 BASE = re.compile(r"\(?([+-]?[0-9A-F]*\d[0-9A-F]*)\)?_(?:(\d)|\{\(?(\d{1,2})\)?\})")
 DEGREE = re.compile(r"(.*\S)\s*\^\\circ\s*(?:\\text\{)?\s*(C|F|[Cc]elsius|[Ff]ahrenheit)?\s*\}?")
+CURRENCIES = {KNOWN[sign] for sign in "$€£¥₹¢"}
+"""Units of prices, which may leave out what they are for: $60, and $60 per month."""
+
 DEGREES = {"": "degree", "c": "celsius", "f": "fahrenheit"}
 PERCENT = re.compile(r"(.*\S)\s*(?:%|\\text\{\s*(?:%|percent|per cent)\s*\}|(?<=[\d} ])\s*per ?cent)")
 POWER = r"(\^\s*\{?\s*-?[1-3]\s*\}?)?"
@@ -90,11 +93,14 @@ def quantity(text: str, asked: str = "") -> Quantity:
     asked: the gold answer's unit; of single letters without a space before them, only this one is a unit
     """
     text = THOUSANDS.sub(lambda match: match[1].replace(",", ""), text.strip())
+    if asked == "pound sterling":
+        text = text.replace("pound", "gbp")
     if RESCALED.search(text):
         return Quantity(text)
     if match := CURRENCY.match(text):
         rest, unit = quantity(text[match.end() :]), KNOWN[match[2].lower()]
-        return Quantity(match[1] + rest.body, unit) if rest.unit in ("", unit) or "/" in rest.unit else Quantity(text)
+        period = rest.unit.removeprefix(unit)
+        return replace(rest, body=match[1] + rest.body, unit=unit + period) if period[:1] in "/" else Quantity(text)
     if match := PERCENT.fullmatch(text):
         return Quantity(match[1], "percent")
     if match := DEGREE.fullmatch(text):
@@ -138,7 +144,7 @@ def same(gold: Quantity, answer: Quantity) -> bool:
     expected, given = gold.number, answer.number
     if expected is None or given is None or not compatible(gold, answer):
         return False
-    if equal(expected, given):
+    if equal(expected, given) and not (answer.unit == "percent" != gold.unit and abs(expected.value) <= 1):
         return True
     if (gold.unit == "percent") == (answer.unit == "percent"):
         return False
@@ -152,7 +158,9 @@ def compatible(gold: Quantity, answer: Quantity) -> bool:
     if answer.base not in (0, gold.base or 10) or not _same_things(gold.things, answer.things):
         return False
     if gold.unit and answer.unit:
-        return gold.unit == answer.unit or {gold.unit, answer.unit} in ({"degree", "celsius"}, {"degree", "fahrenheit"})
+        short, long = sorted((gold.unit, answer.unit), key=len)
+        priced = short in CURRENCIES and long.startswith(f"{short}/")
+        return priced or short == long or {short, long} in ({"degree", "celsius"}, {"degree", "fahrenheit"})
     return bool(gold.unit) == bool(answer.unit) or not (gold if answer.unit else answer).things
 
 
@@ -168,8 +176,10 @@ def _tail(tail: str, power: str, prose: bool) -> Quantity | None:
     prose: whether the words stand outside \\text
     """
     units, nouns, others = [""], list[str](), list[str]()
-    exponent, behind = "".join(filter(str.isdigit, power)), False
+    exponent, behind = power.strip("^{ -1}"), False
     words = WORD.findall(TOGETHER.sub(" ", tail).strip(" ()"))
+    if "-" in power:
+        words.insert(-1, "/")
     for place, word in enumerate(words, 1):
         bare, last = word.lower().rstrip(".'"), place == len(words)
         known = not behind and (last or bare != "in") and (KNOWN.get(word) or (len(bare) > 1 and KNOWN.get(bare)))

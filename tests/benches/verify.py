@@ -3,6 +3,8 @@
 The mix is 80 % plain numbers, 19 % LaTeX and 1 % LaTeX or answers that hang; few of them repeat. The bare loop parses
 and verifies in its main thread, parses each gold answer once and has its own timeouts on. It cannot be measured with
 hangs, because an integer power ignores its alarm. Both have one core, and the pool one worker.
+
+It also counts the verdicts that are wrong on the whole responses of `tests/rewards/cases`, each way.
 """
 
 import json
@@ -16,13 +18,17 @@ from typing import Any
 
 import math_verify
 
+from microbudget_rl.actors.messages import Status
 from microbudget_rl.conf.schema import RewardConfig
 from microbudget_rl.rewards.pool import VerifierPool
+from microbudget_rl.rewards.verify import verify
 from microbudget_rl.rewards.weighted_sum import RewardFunction
 from tests.benches.results import Result, Row, measured
+from tests.rewards.corpus import read
 
 VERDICTS = 3000
 CONFIGS = (math_verify.LatexExtractionConfig(boxed_match_priority=0), math_verify.ExprExtractionConfig())
+FILES = ("heldout", "classes", "classes_heldout")
 REASONING = "<think>\nLet me see. We add what is given and simplify, and check the result once more.\n</think>\n"
 
 Answer = tuple[str, str]
@@ -89,6 +95,15 @@ def measure_here(side: str, hangs: str) -> float:
         return speed(pool.verify, hangs)
 
 
+def errors(file: str, status: Status) -> Row:
+    """Count the responses of one true status that get the opposite one."""
+    cases = [case for topic in read(file).values() for case in topic if case.status is status]
+    right = status is Status.CORRECT
+    ours = sum((verify(case.gold, case.answer).status is Status.CORRECT) != right for case in cases)
+    alone = sum(bool(bare(case.gold, case.answer)) != right for case in cases)
+    return Row(f"{file}, {len(cases)} {status}", "refused" if right else "accepted", ours, alone)
+
+
 def run() -> Result:
     ours, alone, hung = (
         measured(__name__, *each) for each in (("ours", "none"), ("bare", "none"), ("ours", "algebra"))
@@ -96,6 +111,7 @@ def run() -> Result:
     rows = (
         Row("no hangs, bare loop", "verdicts_per_second", ours, alone),
         Row("1 % hanging algebra, ours without", "verdicts_per_second", hung, ours),
+        *(errors(file, status) for file in FILES for status in (Status.CORRECT, Status.WRONG)),
     )
     note = f"Each case ends with its baseline. Hanging algebra costs {RewardConfig().deadline_s:g} s each."
     return Result(rows, {}, (note,))

@@ -2,7 +2,8 @@ r"""Answers and their status, written for this project: (gold, content of the bo
 
 The cases are in `cases/`, by topic. C is correct, W wrong, U unparsable. A fourth entry is the key of the rule because
 of which math-verify, left to itself on the whole response, says otherwise; without one, it agrees that the answer is
-right or not. `heldout` is apart: whole responses, written before the rules, that the rules were not tuned on.
+right or not. Three files have whole responses: `heldout`, which the rules were not tuned on, `classes`, by class of
+answer, which they were tuned on, and `classes_heldout`, written afterwards.
 """
 
 from pathlib import Path

@@ -24,13 +24,17 @@ MARKDOWN = re.compile(r"\s*(\*\*|__|`|\*)(?P<inside>[^*`]+)\1\s*")
 
 BEFORE_SET = r"(?:[,(]|\\text\{\s*,?\s*(?:where|for|with)?\s*\}|(?<=\s)(?:where|for|with)(?=\s))\s*"
 FOR_ALL = (
-    r",?\s*(?:\\text\{\s*,?\s*|(?<=\s))for (?:all|every|any|each)"
+    r",?\s*(?:\\text\{\s*,?\s*|(?<=\s))for(?: (?:all|every|any|each|an)|(?= integers?[ }]))"
     r"(?: (?:real|positive|negative|non-?zero|non-?negative|natural|complex|numbers?|integers?|reals|values?|of))*"
     r"\s*\}?\s*(?:[A-Za-z](?:\s*\\in\s*\\mathbb\s*\{?[A-Z]\}?(?:\^[+*]|[_^]\{[^{}]*\})?)?(?![A-Za-z]))?"
 )
+LOGARITHM = r"\\(?:ln|log)(?:_\w|_\{\w+\})?\s*(?:\d+|[a-z]|\(\w+\)|\{\w+\})"
 MOD = r"\s*\(?\s*(?:\\[pb]?mod(?![A-Za-z])|(?:\\text\{\s*\(?\s*|(?<=[\s(]))mod(?:ulo)?(?![A-Za-z]))"
 
-BEFORE = rf"(?:(?:(?:a )?total of|{'|'.join(VOCABULARY['before'].split())})(?![A-Za-z])[.,:]?\s*)+"
+BEFORE = (
+    r"(?:(?:(?:a )?total of|(?:in|on|at)(?= (?:the |\d|[a-z]+day))"
+    rf"|{'|'.join(VOCABULARY['before'].split())})(?![A-Za-z])[.,:]?\s*)+"
+)
 NAME = r"(?:\\text\{\s*)?(?:[Tt]he )?[A-Za-z]{3,}(?: [A-Za-z]{2,}){0,4}"
 DOTTED = r"\\dot\s*(?:\{\s*(\d)\s*\}|(\d))"
 
@@ -44,11 +48,16 @@ LAYOUT = [
     (re.compile(pattern), replacement)
     for pattern, replacement in [
         (rf"^([^${DOLLAR}]*\d ?|(?=\$[\d.,]+$))\$([^$]*)$", rf"\1\\{DOLLAR}\2"),  # alone, it is a currency
+        (r"&\s*=", "="),
+        (r"(?<![\w-])(\d{4})-([01]\d)-([0-3]\d)(?![\w-]|\s*=)", r"date \1 \2 \3"),
         (r"^\s*\\begin\{(cases|aligned)\}(.*)\\end\{\1\}\s*$", r"\2"),
         (r"(=[^=,;&]*?)(?:\\q?quad|\\\\(?=\s|[a-z]\s*=))\s*(?=[^=,;]+=)", r"\1, "),
         (rf"{DOTTED}(?:(\d*){DOTTED})?", r"\\overline{\1\2\3\4\5}"),
         (r"\\(overline|bar)\s*(\d)", r"\\\1{\2}"),
-        (r"(?<=\.)(?=\d+ ?(?:\\[lc]?d|\.))(\d*?)(\d{1,6}?)\2{2,} ?(?:\\[lc]?dots|\.{3})", r"\1\\overline{\2}"),
+        (
+            r"(?<=\.)(?=\d+ ?(?:\\[lc]?d|\.))(\d*?)(?:(\d\d??)\2{2,}|(\d{3,6}?)\3+) ?(?:\\[lc]?dots|\.{3})",
+            r"\1\\overline{\2\3}",
+        ),
         (r"\^\s*(?:\{\s*\\prime\s*\}|\\prime(?![A-Za-z]))", "'"),
         (r"\^\s*(-?\d*\.\d+|-?\d{2,}|-\d)", r"^{\1}"),
         (MARKUP, ""),
@@ -66,8 +75,15 @@ LAYOUT = [
         (r"\\(?:(?:mathrm|text|textrm|mathit|operatorname)\s*\{\s*([ie])\s*\}|([ij])math(?![A-Za-z]))", r" \1\2 "),
         (r"\\(?:[mh]box|text[a-z]*|emph|mathrm|operatorname\*?)\s*\{", r"\\text{"),
         (r"\\(?:math(?:bf|it|sf|tt|normal)|ensuremath|boldsymbol|bm|pmb|underline|fbox|boxed)(?=\s*\{)", FREE),
-        (r"(\\text\{[^{}^]*)\^\{?([23])\}?\s*\}", r"\1}^\2"),
+        (r"(\\text\{[^{}^]*)\^\{?(-?[1-3])\}?\s*\}", r"\1}^{\2}"),
+        (r"\\frac\s*\{\s*\\text\{([^{}]*)\}\s*\}\s*\{\s*\\text\{([^{}]*)\}\s*\}", r"\\text{\1/\2}"),
+        (r"(?:\\text\{([^{}]*)\}\s*)?/\s*\\text\{", r"\\text{\1/"),
+        (r"\\pounds(?![a-z])", "£"),
         (r"\\text\{\s*(\\text\{[^{}]*\})\s*\}", r"\1"),
+        (r"(\\end\s*\{\w+\})'", r"\1^T"),
+        (r"(?<![A-Za-z\\_])([A-Z]'?)\s*(?=\([^()]*,[^()]*\)\s*(?:$|[,;]|and|\\text))", r"\1="),
+        (r"([(\[][^()\[\];,]*);([^()\[\];,]*[)\]])", r"\1, \2"),
+        (r"(?<![A-Za-z])(?:DNE|doesn't exist)(?![A-Za-z])", "does not exist"),
         (r"\\&|\\land(?![a-z])|(?<![A-Za-z])as well as(?![A-Za-z])", " and "),
         (r"<sup>([^<>]*)</sup>", r"^{\1}"),
         (r"\\text\{\s*([,;])\s*\}", r"\1 "),
@@ -75,11 +91,17 @@ LAYOUT = [
         (rf"((?:^|[,;])\s*{NAME})(?:\s*:| (?:is|are|equals)(?![a-z]))\s*(\}}?)\s*(?=[-+\d\\(])", r"\1\2 = "),
         (r"\\text\{[\s.:]*\}|^\s*=|\}\s*\\cdot\s*\\text\{", " "),
         (r"(?<=[\d}])\s+(?:\\text\{\s*)?([kMm]?)\s*\}?\s*\\Omega(?:\s*\}|(?![A-Za-z]))", r" \\text{\1ohm}"),
-        (r"\\text\{\s*(sin|cos|tan|log|ln)\s*\}|(?<![A-Za-z\\])(sin|cos|tan|log|ln)(?=[ (])", r"\\\1\2 "),
+        (r"\\text\{\s*(sin|cos|tan|log|ln)\s*\}|(?<![A-Za-z\\])(sin|cos|tan|log|ln)(?=[ (_])", r"\\\1\2 "),
+        (rf"({LOGARITHM})\s*/\s*({LOGARITHM})(?!\s*[\w^!.{{(\\])", r"\\frac{\1}{\2}"),
         (r"\\log\s*_\s*(?:e(?![a-z])|\{\s*e\s*\})", r"\\ln "),
         (r"\\lg(?![a-z])", r"\\log_{10} "),
         (r"\\text\{([^{}]*[^{}\s,]),? (and|or) ?\}", r"\\text{\1} \2 "),
-        (rf"{BEFORE_SET}[a-z]\s*\\in\s*\\mathbb\s*\{{?Z\}}?\s*\)?\s*$", ""),
+        (
+            rf"^((?:(?!\\[lg][te]|[<>]).)*?){BEFORE_SET}[a-z]\s*"
+            r"(?:\\in\s*\\mathbb\s*\{?Z\}?|(?:\\text\{\s*)?is an(?:y)? integer\s*\}?)\s*\)?\s*$",
+            r"\1",
+        ),
+        (r"^\\\{\s*([^{}]*\\pi[^{}]*?)\s*(?::|\||\\mid)\s*[a-z]\s*\\in\s*\\mathbb\s*\{?Z\}?\s*\\\}$", r"\1"),
         (rf"{FOR_ALL}(?=\s*(?:$|,|;|\\text\{{\s*,?\s*and))", ""),
         (rf"{MOD}\s*\}}?\s*\{{?\s*(\d+|[a-z])(?!\w)\s*\}}?\s*\)?\s*\}}?\s*$", r"\\mod{\1}"),
         (r"\\equiv(?=.*\\mod\{\w+\}$)", "="),
@@ -101,7 +123,10 @@ LAYOUT = [
         (r"\\text\{\s*(pi|theta)\s*\}|(?<![A-Za-z\\])(pi|theta)(?![A-Za-z])", r"\\\1\2 "),
         (r"\*\*", "^"),
         (r"(?<![A-Za-z\\])(?:inf(?:inity|ty)?|[Ii]nfinitely many)(?![A-Za-z])", r"\\infty"),
+        (r"^([a-z])\s*\\in\s*\\(?:mathbb\s*\{?R\}?|R)\s*(?:,|and|\\text\{\s*and\s*\})\s*(?=\1\b)", ""),
+        (r"(\\mathbb\s*\{?[A-Z]\}?)\s*(?:-|\\backslash)\s*(?=\\\{)", r"\1 \\setminus "),
         (r"^((?:[a-z]\s*\\in)?\s*)\\(?:mathbb\s*\{?R\}?|R)$", r"\1(-\\infty, \\infty)"),
+        (r"^((?:[a-z]\s*\\in)?\s*)\\mathbb\s*\{?R\}?\s*[_^]\s*\{?\+\}?$", r"\1(0, \\infty)"),
         (r"\\lbrace(?![A-Za-z])", r"\\{"),
         (r"\\rbrace(?![A-Za-z])", r"\\}"),
         (r"\s+", " "),

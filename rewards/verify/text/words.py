@@ -60,12 +60,24 @@ NOTHING = re.compile(
 )
 REALS = re.compile(r"(?:the set of )?(?:all )?(?:the )?real(?: number)?s|all real(?: values of)? [a-z]", re.IGNORECASE)
 
+DAY = r"(\d{1,2})(?:st|nd|rd|th)?"
+MONTH = (
+    r"(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
+    r"(?:uary|ruary|ch|il|e|y|ust|t|t?ember|ober)?\.?(?![A-Za-z])"
+)
+DATE = re.compile(
+    rf"(?:([A-Z][a-z]+day),? )?(?:the )?(?:{DAY} (?:of )?{MONTH}|{MONTH} (?:the )?{DAY})"
+    r"(?![\w:/])(?:,? (\d{4})(?!\w))?"
+)
+"""A date, with a day of the week or a year."""
+
 MOST_WORDS = 8
 """Most words of an answer; more are an explanation."""
 
 
 def read_words(text: str) -> str:
     r"""Write number words as numbers: 3 million, 3 halves, 12th, twelve, and the base in 41_{\text{five}}."""
+    text = DATE.sub(r"\1 \4\3 \5\2 \6", text).strip()
     if match := MINUS.match(text):
         return f"-{read_words(text[match.end() :])}"
     words = re.sub(r"[\s-]+", "-", text.lower())
