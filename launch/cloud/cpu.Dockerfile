@@ -11,6 +11,8 @@ RUN apt-get update \
 WORKDIR /project
 COPY . .
 ENV PIP_NO_CACHE_DIR=1 XDG_CACHE_HOME=/cache
+# Compiled here, since a container would compile Python's modules at each start.
+ENV UV_COMPILE_BYTECODE=1
 RUN bash launch/setup.sh
 
 ENTRYPOINT [".venv/bin/microbudget"]

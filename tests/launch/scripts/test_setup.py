@@ -22,6 +22,7 @@ PYTHON = """#!/bin/sh
 # Stands for every Python: records its arguments, makes environments, fails where the file `fail` says so.
 echo "$*" >> "$RECORD"
 case "$*" in *"$(cat "$RECORD.fail" 2>/dev/null || echo nothing)"*) exit 1 ;; esac
+case "$*" in *"pip config list"|*"pip index"*) cat "$RECORD.$3" 2>/dev/null ;; esac
 if [ "$1 $2" = "-m venv" ]; then
     mkdir -p "$3/bin"
     cp "$0" "$3/bin/python"
@@ -73,16 +74,14 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 def pip_calls(commands: list[str]) -> list[str]:
-    return [command for command in commands if command.startswith("-m pip install")]
+    return [line for line in commands if line.startswith("-m pip install") and not line.endswith(" uv")]
 
 
 def test_first_call_installs_and_the_second_only_looks_for_the_model(machine: Machine) -> None:
     code, _, commands = machine.setup()
     assert code == 0
-    torch, everything = pip_calls(commands)
-    assert torch.endswith("torch==2.13.0+cpu")
-    assert everything.endswith("--constraint launch/locks/cpu.txt --editable .[cpu]")
-    assert commands[-2:] == ["-m microbudget_rl.learner.cpu_adam", "-m microbudget_rl.launch.bundled"]
+    assert pip_calls(commands)[-1].endswith("--constraint launch/locks/cpu.txt --editable .[cpu]")
+    assert {"-m microbudget_rl.learner.cpu_adam", "-m microbudget_rl.launch.bundled"} < set(commands)
     assert machine.setup() == (0, "", ["-m microbudget_rl.launch.bundled"])
 
     _, _, commands = machine.setup("dev")  # is added later and then kept
@@ -209,10 +208,42 @@ def test_a_silent_package_index_ends_the_setup(machine: Machine) -> None:
     assert "a package index does not answer" in output
 
 
-def test_only_torch_comes_from_pytorchs_index_and_only_if_it_is_nowhere_else(machine: Machine) -> None:
-    machine.fail("bar off torch==")
-    code, _, commands = machine.setup()
-    assert code == 0
-    _, torch, everything = pip_calls(commands)
+def test_torch_comes_from_pytorchs_index_only_if_it_is_nowhere_else(machine: Machine) -> None:
+    _, _, commands = machine.setup()
+    torch, everything = pip_calls(commands)
     assert torch.endswith("--no-deps --index-url https://download.pytorch.org/whl/cpu torch==2.13.0+cpu")
     assert "index-url" not in everything
+    machine.record.with_name("record.index").write_text("Available versions: 2.14.0, 2.13.0+cpu, 2.13.0")
+    (machine.project / ".venv/setup.stamp").unlink()
+    (everything,) = pip_calls(machine.setup()[2])
+    assert everything.endswith("--editable .[cpu]")
+
+
+FROM_FILE = (
+    "global.timeout='3'\nglobal.extra-index-url='https://more'\nglobal.find-links='/a'\nglobal.constraint='/file.txt'"
+)
+
+
+@pytest.mark.parametrize(
+    ("configuration", "works", "links"),
+    [
+        (FROM_FILE + "\ninstall.find-links='/b\\n/c'", True, "/b,/c"),
+        (":env:.find-links='/d'\n" + FROM_FILE, True, "/d"),
+        (FROM_FILE, False, "/a"),
+        (FROM_FILE + "\nglobal.only-binary=':all:'", True, None),
+    ],
+)
+def test_uv_installs_from_where_pip_would_and_pip_where_uv_cannot(
+    machine: Machine, configuration: str, works: bool, links: str | None
+) -> None:
+    assert machine.setup()[0] == 0
+    (machine.project / ".venv/setup.stamp").unlink()
+    machine.record.with_name("record.config").write_text(configuration + "\n")
+    uv = machine.project / ".venv/bin/uv"
+    uv.write_text(f'#!/bin/sh\necho "uv $UV_EXTRA_INDEX_URL $UV_FIND_LINKS $*" >>"$RECORD"\nexit {int(not works)}\n')
+    uv.chmod(0o755)
+    _, _, commands = machine.setup()
+    calls = [line for line in commands if line.startswith("uv")]
+    assert bool(pip_calls(commands)) == (not (works and links))
+    assert all(line.startswith(f"uv https://more {links} ") and "--constraint /file.txt " in line for line in calls)
+    assert bool(calls) == bool(links)
