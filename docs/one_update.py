@@ -3,7 +3,8 @@
     .venv/bin/python docs/one_update.py [conf=NAME key=value …]
 
 A run does the same in several processes at once: vLLM samples under the adapter of a version, workers verify, and the
-learner takes its steps with DeepSpeed and publishes the adapter of the next version. Here, all is in float32 on a CPU.
+learner takes its steps with DeepSpeed and publishes the adapter of the next version. Here, all is in float32 on a CPU,
+with the first training problems.
 """
 
 import copy
@@ -17,9 +18,8 @@ import torch
 from transformers import GenerationConfig
 
 from microbudget_rl.actors.advantages import weigh
-from microbudget_rl.actors.coordinator.rules.order import Mixture
 from microbudget_rl.actors.coordinator.rules.rate import learning_rate
-from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sample, request_seed
+from microbudget_rl.actors.messages import AdapterRef, Group, Sample, request_seed
 from microbudget_rl.actors.models.adapters import check_adapter
 from microbudget_rl.actors.models.files import load_tokenizer, locate, stop_token_ids
 from microbudget_rl.conf.command import command
@@ -27,8 +27,8 @@ from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.load import load
 from microbudget_rl.conf.settings import changed
 from microbudget_rl.learner.examples import examples, observe
-from microbudget_rl.learner.losses import Observed, Totals, policy_loss
-from microbudget_rl.learner.model.adapter import adapter_norms, adapter_weights, load_model
+from microbudget_rl.learner.losses import Totals, policy_loss
+from microbudget_rl.learner.model.adapter import adapter_norms, load_model
 from microbudget_rl.learner.model.policy import Policy
 from microbudget_rl.learner.optimizer import adamw
 from microbudget_rl.learner.packing import Tokens, pack
@@ -40,9 +40,12 @@ from microbudget_rl.rewards.weighted_sum import reward_function
 def one_update(settings: list[str]) -> tuple[list[Group], dict[str, float]]:
     """Make a run's first update. Return the groups, and the norm of the adapter's change by type of module."""
     config = changed(load(settings), {"model.dtype": "float32", "learner.offload": "none"})
-    if config.learner.dynamic_sampling or config.warm_start.source:
-        raise BadInput("learner.dynamic_sampling and warm_start.source need a run: give false, and no source")
     rollout, algorithm, folder = config.rollout, config.algorithm, locate(config.model)
+    if algorithm.kl or config.learner.dynamic_sampling or config.warm_start.source:
+        raise BadInput(
+            f"algorithm.kl={algorithm.kl}, learner.dynamic_sampling={config.learner.dynamic_sampling},"
+            f" warm_start.source={config.warm_start.source}: only a run has these; leave them out"
+        )
     check_adapter(config, folder)
     tokenizer = load_tokenizer(folder, config.model.path)
     model = load_model(config, folder)  # under a LoRA adapter, which changes nothing unless `lora.start_from` is given
@@ -60,12 +63,7 @@ def one_update(settings: list[str]) -> tuple[list[Group], dict[str, float]]:
     )
     policy = Policy(model, rollout.temperature, config.learner.logprob_chunk, entropy_gradient=algorithm.entropy > 0)
     policy.eval()
-    policy.reference = adapter_weights(model) if config.keeps_start else {}
     reward = reward_function(config)
-
-    def respond(problem: Problem) -> tuple[Sample, ...]:
-        rows = engine.generate(input_ids=torch.tensor([problem.prompt_ids] * rollout.samples_per_problem))
-        return tuple(to_sample(problem.prompt_ids, row[len(problem.prompt_ids) :].tolist()) for row in rows)
 
     def to_sample(prompt: tuple[int, ...], ids: list[int]) -> Sample:
         ended = next((place + 1 for place, token in enumerate(ids) if token in stops), None)
@@ -74,35 +72,34 @@ def one_update(settings: list[str]) -> tuple[list[Group], dict[str, float]]:
         text = tokenizer.decode(response, skip_special_tokens=True)
         return Sample(response, policy(alone)[0].tolist(), text, "stop" if ended else "length")
 
-    groups, mixture = [], Mixture(load_problems(config, tokenizer).train, config.data.weights, config.run.seed)
-    for index in range(config.learner.problems_per_update):
-        problem = mixture.at(index)
-        samples = respond(problem)
+    groups = []
+    for index, problem in enumerate(load_problems(config, tokenizer).train[: config.learner.problems_per_update]):
+        prompts = torch.tensor([problem.prompt_ids] * rollout.samples_per_problem)
+        rows = engine.generate(input_ids=prompts)[:, prompts.shape[1] :].tolist()
+        samples = tuple(to_sample(problem.prompt_ids, row) for row in rows)
         rewards = tuple(reward(each, verify(problem.gold, each.text)) for each in samples)
         group = Group(index, problem, AdapterRef(0, 0, ""), samples, rewards)
         groups.append(replace(group, advantages=weigh(group, algorithm, config.reward.accuracy)))
 
-    learned = examples(groups, algorithm.regularised)  # those with an advantage; all with a KL or entropy term
+    learned = examples(groups, algorithm.regularised)  # with an advantage, or all with an entropy term
     tokens = sum(group.tokens for group in groups)  # all samples count in the denominators
     totals = Totals(len(groups) * rollout.samples_per_problem, tokens, rollout.max_response_tokens)
     micro_batches = pack([each.tokens for each in learned], config.learner.microbatch, policy.mixes)
-    with policy.as_reference(), torch.no_grad():
-        references = [policy(each)[0] for each in micro_batches] if algorithm.kl else []
     parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     optimizer = adamw(parameters, config.learner)
     optimizer.param_groups[0]["lr"] = learning_rate(config.learner, 0, 0.0, config.budget.updates)
-    observed: list[Observed] = []
+    observed = []
     policy.train()  # with dropout
     torch.manual_seed(request_seed(config.run.seed, "dropout-0", 0))
-    for _ in range(algorithm.steps_per_batch if learned else 0):  # with no sample to learn from, the weights stay
+    for _ in range(algorithm.steps_per_batch):
         for number, micro_batch in enumerate(micro_batches):
             logprobs, entropy = policy(micro_batch)
             if number == len(observed):  # the old probabilities are those before the first step
                 members = [learned[position] for position in micro_batch.samples]
-                observed.append(observe(algorithm, members, logprobs.detach(), references[number : number + 1]))
+                observed.append(observe(algorithm, members, logprobs.detach()))
             policy_loss(algorithm, totals, logprobs, entropy, observed[number]).backward()
         torch.nn.utils.clip_grad_norm_(parameters, config.learner.max_grad_norm)
-        optimizer.step()
+        optimizer.step()  # with no sample to learn from there is no gradient, and the weights stay
         optimizer.zero_grad()
     return groups, adapter_norms(model)
 

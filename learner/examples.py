@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import torch
 from torch import Tensor
@@ -48,7 +47,7 @@ def examples(groups: Iterable[Group], regularised: bool) -> list[Example]:
 
 
 def observe(
-    algorithm: AlgorithmConfig, members: Sequence[Example], logprobs: Tensor, reference: Iterable[Sequence[float]]
+    algorithm: AlgorithmConfig, members: Sequence[Example], logprobs: Tensor, reference: Iterable[Sequence[float]] = ()
 ) -> Observed:
     """Return the fixed quantities of a micro-batch.
 
@@ -57,11 +56,11 @@ def observe(
     """
     lengths = torch.tensor([len(member.engine) for member in members])
     advantages = torch.tensor([member.advantage for member in members]).repeat_interleave(lengths)
-    engine = torch.tensor([*chain.from_iterable(member.engine for member in members)]).to(logprobs)
+    engine = torch.tensor([value for member in members for value in member.engine]).to(logprobs)
     return Observed(
         engine,
         engine if algorithm.mismatch == "bypass" else logprobs,
         advantages.to(logprobs),
         lengths.to(logprobs.device),
-        torch.tensor([*chain.from_iterable(reference)]).to(logprobs) if algorithm.kl else None,
+        torch.tensor([value for values in reference for value in values]).to(logprobs) if algorithm.kl else None,
     )

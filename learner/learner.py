@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
+from statistics import fmean
 from time import perf_counter
 
 import torch
@@ -317,8 +318,7 @@ class LoraLearner:
             samples = work.parts[number].samples
             members, reference = [work.own[i] for i in samples], [work.reference[i] for i in samples if work.reference]
             work.observed.append(observe(algorithm, members, logprobs.detach(), reference))
-            staleness = torch.tensor([self.version - member.version for member in members])
-            work.record.add_before(logprobs, entropy, work.observed[number], staleness)
+            work.record.add_before(logprobs, entropy, work.observed[number])
         work.record.add_clipped(algorithm, logprobs, work.observed[number])
         return policy_loss(algorithm, work.totals, logprobs, entropy, work.observed[number])
 
@@ -340,11 +340,12 @@ class LoraLearner:
 
     def _measured(self, work: Accumulated) -> Measured:
         """Return what the first pass has shown; all processes return the same."""
-        names = "engine", "own", "lengths", "staleness"
-        engine, own, lengths, staleness = (torch.cat([torch.empty(0), *work.record.columns[name]]) for name in names)
-        sums = k3(engine, own).sum().item(), (lengths * staleness).sum().item(), len(own)
-        kl, behind, tokens = map(sum, zip(*self._world.gather(sums), strict=True))
-        return Measured(len(work.examples), *((kl / tokens, behind / tokens) if tokens else ()))
+        engine, own = (torch.cat([torch.empty(0), *work.record.columns[name]]) for name in ("engine", "own"))
+        sums, counts = zip(*self._world.gather((k3(engine, own).sum().item(), len(own))), strict=True)
+        if not (tokens := sum(counts)):
+            return Measured(len(work.examples))
+        versions = [each.version for each in work.examples if each.advantage for _ in each.engine]
+        return Measured(len(work.examples), sum(sums) / tokens, self.version - fmean(versions))
 
     @torch.no_grad()
     def _logprobs(self, samples: list[Tokens]) -> list[tuple[float, ...]]:

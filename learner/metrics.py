@@ -30,17 +30,16 @@ class UpdateRecord:
         self.losses: list[float] = []
         self.norms: list[float] = []
 
-    def add_before(self, logprobs: Tensor, entropy: Tensor, observed: Observed, staleness: Tensor) -> None:
-        """Record a micro-batch before the first step; logprobs, entropy: float [t]; staleness: int64 [b]."""
+    def add_before(self, logprobs: Tensor, entropy: Tensor, observed: Observed) -> None:
+        """Record a micro-batch before the first step; logprobs, entropy: float [t]."""
         tokens = observed.advantages != 0
         samples = tokens[observed.lengths.cumsum(0) - 1]
         columns = {"own": logprobs, "entropy": entropy, "engine": observed.engine}
         if observed.reference is not None:
             columns["reference"] = observed.reference
-        chosen = {name: column[tokens] for name, column in columns.items()}
-        chosen |= {"lengths": observed.lengths[samples], "staleness": staleness.to(samples.device)[samples]}
-        for name, column in chosen.items():
-            self.columns[name].append(column.detach().cpu())
+        for name, column in columns.items():
+            self.columns[name].append(column[tokens].detach().cpu())
+        self.columns["lengths"].append(observed.lengths[samples].cpu())
         self.counts["trained"] += len(tokens)
 
     def add_clipped(self, algorithm: AlgorithmConfig, logprobs: Tensor, observed: Observed) -> None:

@@ -53,7 +53,9 @@ class SignalConfig:
 
     minutes: float = setting(10.0, "our choice: less than a hundredth of a day", gt=0, le=60 * YEAR_H)
     """Longest time of sampling, without the engine's start. Sampling ends sooner if the answer is certain."""
-    problems: int = setting(150, "our choice: a fraction of 10 % is then known within 9 points", ge=6)
+    problems: int = setting(
+        420, "our choice: enough to be certain that fewer than 2 % of the groups have variance", ge=6
+    )
     """Largest number of training problems to sample."""
     samples: int = setting(16, "the paper's pass@16", ge=2, le=1024)
     """Samples per problem, rounded up to a multiple of rollout.samples_per_problem."""

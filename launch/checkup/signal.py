@@ -27,11 +27,11 @@ from microbudget_rl.launch.plan.plan import Plan
 from microbudget_rl.rewards.verify.text.extraction import BOX
 from microbudget_rl.rewards.weighted_sum import reward_function
 
-PARTS = 10
+PARTS = 20
 """Parts in which problems are sampled, each with a line of progress and maybe the end."""
 
-AT_A_LOOK = 0.9894
-"""Confidence of an interval after one part, with which those after ten parts hold together in 95 % of the cases:
+AT_A_LOOK = 0.9925
+"""Confidence of an interval after one part, with which those after all parts hold together in 95 % of the cases:
 Pocock 1977 (Biometrika 64, 191)."""
 
 COMMONEST = 5

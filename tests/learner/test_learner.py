@@ -197,23 +197,32 @@ def test_metrics_count_the_samples_with_a_gradient(learner: LoraLearner, build_g
     assert all(math.isfinite(value) for value in metrics.values())
 
 
-@pytest.mark.parametrize("mismatch", ["sequence_mask", "bypass"])
-def test_figures_of_the_policy_cover_the_samples_with_an_advantage(
-    mismatch: str, make: Make, build_group: Build
-) -> None:
-    """Whether the loss depends on other samples too, makes no difference to them."""
-    groups = batch(build_group).groups + tuple(build_group(n, (1.0, 1.0), prompt_tokens=9) for n in (7, 8))
-    settings = {"algorithm.mismatch": mismatch, "algorithm.surrogate": "cispo", "algorithm.clip_low": 0.001}
-    alone, all_ = make(settings), make(settings | {"algorithm.entropy": 1e-9, "algorithm.kl": 1e-9})
-    ours, theirs = (update(learner, Batch(0, groups)).metrics for learner in (alone, all_))
-    names = [name for name in ours if name.startswith(("policy/", "mismatch/", "clip/"))]
-    assert len(names) > 8
-    assert [theirs[name] for name in names] == pytest.approx([ours[name] for name in names], abs=1e-6)
-    assert theirs["tokens/trained"] == ours["tokens/trained"] + sum(group.tokens for group in groups[-2:])
-    rest = tuple(replace(group, adapter=AdapterRef(1, 0, "")) for group in groups[-2:])
-    metrics = update(all_, Batch(1, rest)).metrics
-    assert metrics["tokens/trained"] == sum(group.tokens for group in rest)
-    assert not {*names} & {*metrics}
+def test_figures_of_the_policy_cover_the_samples_with_an_advantage(make: Make, build_group: Build) -> None:
+    """An entropy term has the update learn from others too."""
+    every, same = make({"algorithm.entropy": 1e-9}), build_group(2, (1.0, 1.0))
+    less, more = (update(each, Batch(0, (build_group(1), same))).metrics for each in (make(), every))
+    for name in ("policy/entropy", "mismatch/k3", "mismatch/ess", "clip/low"):
+        assert more[name] == pytest.approx(less[name], abs=1e-6)
+    assert more["tokens/trained"] > less["tokens/trained"]
+    assert (
+        "policy/entropy" not in update(every, Batch(1, (build_group(2, (1.0,), adapter=AdapterRef(1, 0, "")),))).metrics
+    )
+
+
+def test_movement_is_measured_on_the_samples_with_an_advantage(make: Make, build_group: Build) -> None:
+    """The engine was certain of the stale samples. An entropy term has the update learn from others too."""
+    found = []
+    for entropy in (0.0, 1e-9):
+        learner = make({"algorithm.entropy": entropy})
+        update(learner, batch(build_group))
+        stale, same = build_group(1), build_group(2, (1.0, 1.0), adapter=AdapterRef(1, 0, "nowhere"))
+        samples = tuple(replace(sample, logprobs=(0.0,) * len(sample.logprobs)) for sample in stale.samples)
+        found.append(learner.accumulate(Batch(1, (replace(stale, samples=samples), same))))
+    assert [measured.examples for measured in found] == [4, 6]
+    assert [measured.staleness for measured in found] == [1.0, 1.0]
+    assert found[0].kl == pytest.approx(found[1].kl, rel=1e-4)
+    assert found[0].kl > 1.0
+    assert learner.accumulate(Batch(1, (same,))).staleness == 0
 
 
 def test_stale_batches_are_refused(learner: LoraLearner, build_group: Build) -> None:

@@ -77,7 +77,7 @@ def row(status: str = "correct", reward: float | None = None, **known: Any) -> S
 def signal_from(samples: Sequence[Sequence[SampleRow]], **reward: Any) -> Signal:
     """reward: settings of the reward."""
     made = PLAN.again({f"reward.{key}": value for key, value in reward.items()})
-    return signal_of(Sampled((PROBLEMS * 2)[: len(samples)], samples, 1.0), made)
+    return signal_of(Sampled((PROBLEMS * 11)[: len(samples)], samples, 1.0), made)
 
 
 def figures(*samples: Sequence[SampleRow], **reward: Any) -> dict[str, float]:
@@ -111,10 +111,14 @@ def test_what_few_problems_pay_decides_nothing() -> None:
     assert (bool(enough.warning), others(enough.figures)) == (True, {"worth it"})
 
 
+def test_the_default_number_of_problems_is_enough_for_too_hard() -> None:
+    assert others(signal_from([[WRONG] * 4] * SignalConfig().problems).figures) == set()
+
+
 def test_intervals_after_each_part_hold_together() -> None:
     rng, missed = np.random.default_rng(0), 0
-    for values in (rng.random((400, 15 * signal.PARTS)) < 0.3).astype(float).tolist():
-        looks = [share_interval(values[: 15 * part], signal.AT_A_LOOK) for part in range(1, signal.PARTS + 1)]
+    for values in (rng.random((400, 21 * signal.PARTS)) < 0.3).astype(float).tolist():
+        looks = [share_interval(values[: 21 * part], signal.AT_A_LOOK) for part in range(1, signal.PARTS + 1)]
         missed += not all(low <= 0.3 <= high for low, high in looks)
     assert missed <= 0.05 * 400
     found = signal_from([[RIGHT] * 4, [WRONG] * 4])
@@ -183,8 +187,8 @@ def test_it_ends_after_a_part_if_that_is_enough_or_the_time_is_over() -> None:
     found = take(problems=20, samples=4, most=3)
     assert len(found.samples) == 4
     assert found.seconds == pytest.approx(2.0, abs=0.1)
-    assert [len(rows) for rows in take(problems=20, samples=8, minutes=5.5 / 60).samples] == [8] * 4
-    with pytest.raises(BadInput, match=r"signal\.minutes=0\.025: 0 of the first 4 .*signal\.minutes=1$"):
+    assert [len(rows) for rows in take(problems=40, samples=8, minutes=5.5 / 60).samples] == [8] * 4
+    with pytest.raises(BadInput, match=r"signal\.minutes=0\.025: 1 of the first 2 .*signal\.minutes=1$"):
         take(problems=40, samples=16, minutes=1.5 / 60)
 
 
