@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from statistics import fmean
 
@@ -118,7 +117,6 @@ async def sample(
     config, rollout, start, clock = plan.config, plan.config.rollout, plan.config.lora.start_from, WallClock()
     size = rollout.samples_per_problem
     groups = math.ceil(asked.samples / size)
-    n = groups * size
     problems, rows = problems[: asked.problems], list[list[SampleRow]]()
     async with AsyncExitStack() as stack:
         engines, _, placement = await stack.enter_async_context(started_engines(plan, model_path, clock, record))
@@ -144,19 +142,14 @@ async def sample(
 
             seconds = 60 * asked.minutes + began - clock.now()
             complete = await attempts.make_all(requests, at_once, keep, seconds)
-            by_problem = [
-                list(chain.from_iterable(made[place] for place in range(first, first + groups)))
-                for first in range(0, len(requests), groups)
-                if all(place in made for place in range(first, first + groups))
-            ]
             if not complete and not rows:
-                count = len(requests) // groups
-                needed = math.ceil(2 * asked.minutes * count / max(len(by_problem), 1))  # the short ones end first
-                known = f"{len(by_problem)} of the first {count} problems have their {n} responses"
+                needed = math.ceil(2 * asked.minutes * len(requests) / max(len(made), 1))  # the short ones end first
+                known = f"{len(made)} of the first {len(requests)} groups have their {size} responses"
                 raise BadInput(f"signal.minutes={asked.minutes:g}: {known}; give signal.minutes={needed}")
             if not complete:  # the responses that there are would be the short ones
                 break
-            rows += by_problem
+            for first in range(0, len(requests), groups):
+                rows.append([row for place in range(first, first + groups) for row in made[place]])
             if not go_on(Sampled(problems[: len(rows)], rows, clock.now() - began)):
                 break
         return Sampled(problems[: len(rows)], rows, clock.now() - began)

@@ -188,7 +188,7 @@ def test_it_ends_after_a_part_if_that_is_enough_or_the_time_is_over() -> None:
     assert len(found.samples) == 4
     assert found.seconds == pytest.approx(2.0, abs=0.1)
     assert [len(rows) for rows in take(problems=40, samples=8, minutes=5.5 / 60).samples] == [8] * 4
-    with pytest.raises(BadInput, match=r"signal\.minutes=0\.025: 1 of the first 2 .*signal\.minutes=1$"):
+    with pytest.raises(BadInput, match=r"signal\.minutes=0\.025: 2 of the first 8 .*signal\.minutes=1$"):
         take(problems=40, samples=16, minutes=1.5 / 60)
 
 
