@@ -10,8 +10,9 @@ from microbudget_rl.actors.messages import Status
 from microbudget_rl.rewards.verify import verdict
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.long
 
-@pytest.mark.long
+
 @pytest.mark.parametrize("verdicts", [[Status.WRONG], [Status.WRONG, Status.CORRECT]])
 def test_one_update_moves_the_weights_if_a_group_has_variance(verdicts: list[Status], tiny_model: Path) -> None:
     one_update = runpy.run_path(str(ROOT / "docs" / "one_update.py"))["one_update"]
