@@ -57,16 +57,25 @@ esac
 
 export GOMP_SPINCOUNT=1000 # next to other work, OpenMP's spinning threads take ten times as long
 bash launch/setup.sh dev
+checking= # process with the checks that are carried out beside the tests
 if [[ "${1-}" = tests/gpu* ]]; then
     : # who rents a GPU does not pay for style and types
 elif [ $isa = native ]; then
     .venv/bin/ruff check .
     .venv/bin/ruff format --check .
-    .venv/bin/mypy
-    .venv/bin/lint-imports --no-logo
+    said=$(mktemp)
+    trap 'kill $checking 2>/dev/null || true; rm -f "$said"' EXIT
+    (.venv/bin/mypy && .venv/bin/lint-imports --no-logo) >"$said" 2>&1 &
+    checking=$!
 else
     export TEST_ISA=$isa PYTHONPATH=$PWD/tests/isa${PYTHONPATH:+:$PYTHONPATH}
 fi
 workers=() # tests/conftest.py says which tests stay together
 if [ $# = 0 ] && [ "$(nproc)" -ge 2 ]; then workers=(-n 2 --no-loadscope-reorder); fi
-exec .venv/bin/python -m pytest --durations=15 "${workers[@]}" "${selection[@]}" "$@"
+code=0
+.venv/bin/python -m pytest --durations=15 "${workers[@]}" "${selection[@]}" "$@" || code=$?
+if [ -n "$checking" ]; then
+    wait $checking || code=$((code ? code : 1))
+    cat "$said"
+fi
+exit $code
