@@ -5,19 +5,19 @@
 #     bash launch/test.sh cuda [A40|RTX3060|packages|breaks …]
 #
 # `quick` is for every change: style, types, and the tests that have no model and start no engine, no Ray and no other
-# Python. It takes two to four minutes.
+# Python. It takes about a minute.
 #
 # `cuda` asks the CUDA builds, which it loads into .venv-cuda (10 GB), what they make of our settings, on a machine without
 # a GPU. Nothing computes on a GPU. It takes 7 to 25 minutes, and a sixth of that without `breaks`, the test of these tests.
 #
 # With isa=avx2 or isa=avx512 (without bfloat16), torch, oneDNN and vLLM behave in all processes as on a CPU with only
 # these instructions; style and types are not checked. Without pytest arguments, the tests run in two processes where
-# there are two cores.
+# there are two cores. mypy and import-linter work beside them, and their output comes last.
 #
 # Examples:
 #
-#     bash launch/test.sh quick                     # two to four minutes on two cores
-#     bash launch/test.sh                           # ten to fourteen minutes
+#     bash launch/test.sh quick                     # about a minute on two cores
+#     bash launch/test.sh                           # about eight minutes
 #     bash launch/test.sh --all                     # with the tests that take minutes
 #     bash launch/test.sh tests/learner -k losses   # some of them
 #     bash launch/test.sh isa=avx2 tests/learner    # as on an older CPU
