@@ -23,7 +23,7 @@ from microbudget_rl.actors.runtime.ray_session import clear_session, make_tempor
 from microbudget_rl.actors.storage.documents import EventKind
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config
-from tests.virtual_time import VirtualClock, run_virtually
+from tests.virtual_time import VirtualClock, run_virtually, virtually
 
 EXTERNAL = 0.3
 DIED = ActorDied("weights died: it was killed by signal 9")
@@ -113,23 +113,22 @@ def test_the_daemons_socket_can_be_bound_wherever_temporary_files_are(
             clear_session(tmp_path)
 
 
-def test_weights_that_never_load_name_their_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+@virtually
+async def test_weights_that_never_load_name_their_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     class Stillborn(Holder):
         async def call(self, method: str) -> Any:
             raise DIED
 
     monkeypatch.setattr(shared_weights, "RemoteActor", Stillborn)
 
-    async def scenario() -> None:
-        weights = SharedWeights(Config(), "", Share(), VirtualClock(), lambda *_: None)
-        with pytest.raises(BadInput, match="shared_weights=off"):
-            await weights.mapped_by(Placement("cuda", (Share(memory=0.4),), (), 1))
-        await weights.close()
-
-    run_virtually(scenario())
+    weights = SharedWeights(Config(), "", Share(), VirtualClock(), lambda *_: None)
+    with pytest.raises(BadInput, match="shared_weights=off"):
+        await weights.mapped_by(Placement("cuda", (Share(memory=0.4),), (), 1))
+    await weights.close()
 
 
-def test_weights_that_are_given_up_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+@virtually
+async def test_weights_that_are_given_up_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     unseen: list[dict[str, Any]] = []
 
     class Mortal(Holder):
@@ -140,20 +139,17 @@ def test_weights_that_are_given_up_say_so(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(shared_weights, "RemoteActor", Mortal)
 
-    async def scenario() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
-        weights = SharedWeights(Config(), "", Share(), VirtualClock(), lambda *_: None)
-        await weights.mapped_by(Placement("cuda", (Share(memory=0.4),), (), 1))
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
+    weights = SharedWeights(Config(), "", Share(), VirtualClock(), lambda *_: None)
+    await weights.mapped_by(Placement("cuda", (Share(memory=0.4),), (), 1))
+    weights.check()
+    weights.actor.kill()
+    await asyncio.sleep(60.0)
+    with pytest.raises(ActorDied, match="in a row"):
         weights.check()
-        weights.actor.kill()
-        await asyncio.sleep(60.0)
-        with pytest.raises(ActorDied, match="in a row"):
-            weights.check()
-        await weights.close()
-        del weights
-        gc.collect()
-
-    run_virtually(scenario())
+    await weights.close()
+    del weights
+    gc.collect()
     assert unseen == []
 
 
