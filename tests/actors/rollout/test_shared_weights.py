@@ -5,6 +5,7 @@ import gc
 import socket
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,51 +56,47 @@ class Holder:
         return {"alive": None, "fraction": EXTERNAL, "handles": b"life %d" % self.starts}[method]
 
 
-class User:
-    def __init__(self) -> None:
-        self.kills: list[str] = []
-
-    def kill(self, why: str) -> None:
-        self.kills.append(why)
+PLACEMENT = Placement("cuda", (Share(memory=0.4),), (), 1)
 
 
-def test_when_it_ends_its_users_are_killed_once_and_map_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Holder] = []
-    events: list[EventKind] = []
+Make = Callable[..., SharedWeights]
 
-    def make(*_: Any) -> Holder:
-        made.append(Holder())
-        return made[0]
 
-    monkeypatch.setattr(shared_weights, "RemoteActor", make)
+@pytest.fixture
+def make(monkeypatch: pytest.MonkeyPatch) -> Make:
+    """Make weights in an actor of this kind."""
 
-    async def scenario(users: Any) -> list[bytes]:
-        weights = SharedWeights(Config(), "", Share(), VirtualClock(), lambda _, kind, __: events.append(kind))
-        weights.users += users
-        placement = await weights.mapped_by(Placement("cuda", (Share(memory=0.4),), (), 1))
-        assert placement.rollouts[0].mapped == Mapped(weights._folder.name, EXTERNAL)
-        handles = [await weights.handles()]
-        made[0].kill()
-        handles.append(await weights.handles())  # waits for the restart
-        await asyncio.sleep(1.0)
-        await weights.close()
-        return handles
+    def make(actor: Any = Holder, record: Any = lambda *_: None) -> SharedWeights:
+        monkeypatch.setattr(shared_weights, "RemoteActor", actor)
+        return SharedWeights(Config(), "", Share(), VirtualClock(), record)
 
-    users = [User(), User()]
-    assert run_virtually(scenario(users)) == [b"life 1", b"life 2"]
-    assert [len(user.kills) for user in users] == [1, 1]
+    return make
+
+
+@virtually
+async def test_when_it_ends_its_users_are_killed_once_and_map_the_next_one(make: Make) -> None:
+    events, kills = list[EventKind](), (list[str](), list[str]())
+    weights = make(record=lambda _, kind, __: events.append(kind))
+    weights.users += (SimpleNamespace(kill=each.append) for each in kills)
+    placement = await weights.mapped_by(PLACEMENT)
+    assert placement.rollouts[0].mapped == Mapped(weights._folder.name, EXTERNAL)
+    assert await weights.handles() == b"life 1"
+    weights.actor.kill()
+    assert await weights.handles() == b"life 2"  # waits for the restart
+    await asyncio.sleep(1.0)
+    await weights.close()
+    assert [len(each) for each in kills] == [1, 1]
     assert events == [EventKind.DIED, EventKind.RESTARTED]
 
 
 def test_the_daemons_socket_can_be_bound_wherever_temporary_files_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of the doctor are in the user's folder, those of a run's actors in a folder in it."""
-    monkeypatch.setattr(shared_weights, "RemoteActor", Holder)
 
     async def bind(place: Path) -> None:
         monkeypatch.setattr(tempfile, "tempdir", str(place))
-        weights = SharedWeights(Config(), "", Share(), VirtualClock(), lambda *_: None)
+        weights = make()
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(get_socket_path("GPU-a", weights._folder.name))
         await weights.close()
@@ -114,34 +111,29 @@ def test_the_daemons_socket_can_be_bound_wherever_temporary_files_are(
 
 
 @virtually
-async def test_weights_that_never_load_name_their_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_weights_that_never_load_name_their_setting(make: Make) -> None:
     class Stillborn(Holder):
         async def call(self, method: str) -> Any:
             raise DIED
 
-    monkeypatch.setattr(shared_weights, "RemoteActor", Stillborn)
-
-    weights = SharedWeights(Config(), "", Share(), VirtualClock(), lambda *_: None)
+    weights = make(Stillborn)
     with pytest.raises(BadInput, match="shared_weights=off"):
-        await weights.mapped_by(Placement("cuda", (Share(memory=0.4),), (), 1))
+        await weights.mapped_by(PLACEMENT)
     await weights.close()
 
 
 @virtually
-async def test_weights_that_are_given_up_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    unseen: list[dict[str, Any]] = []
-
+async def test_weights_that_are_given_up_say_so(make: Make) -> None:
     class Mortal(Holder):
         def start(self) -> None:
             super().start()
             if self.starts > 1:
                 self.kill()
 
-    monkeypatch.setattr(shared_weights, "RemoteActor", Mortal)
-
+    unseen = list[dict[str, Any]]()
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
-    weights = SharedWeights(Config(), "", Share(), VirtualClock(), lambda *_: None)
-    await weights.mapped_by(Placement("cuda", (Share(memory=0.4),), (), 1))
+    weights = make(Mortal)
+    await weights.mapped_by(PLACEMENT)
     weights.check()
     weights.actor.kill()
     await asyncio.sleep(60.0)
