@@ -5,19 +5,19 @@
 #     bash launch/test.sh cuda [A40|RTX3060|packages|breaks …]
 #
 # `quick` is for every change: style, types, and the tests that have no model and start no engine, no Ray and no other
-# Python. It takes two to four minutes.
+# Python. It takes about a minute.
 #
 # `cuda` asks the CUDA builds, which it loads into .venv-cuda (10 GB), what they make of our settings, on a machine without
 # a GPU. Nothing computes on a GPU. It takes 7 to 25 minutes, and a sixth of that without `breaks`, the test of these tests.
 #
 # With isa=avx2 or isa=avx512 (without bfloat16), torch, oneDNN and vLLM behave in all processes as on a CPU with only
 # these instructions; style and types are not checked. Without pytest arguments, the tests run in two processes where
-# there are two cores.
+# there are two cores. mypy and import-linter work beside them, and their output comes last.
 #
 # Examples:
 #
-#     bash launch/test.sh quick                     # two to four minutes on two cores
-#     bash launch/test.sh                           # ten to fourteen minutes
+#     bash launch/test.sh quick                     # about a minute on two cores
+#     bash launch/test.sh                           # about eight minutes
 #     bash launch/test.sh --all                     # with the tests that take minutes
 #     bash launch/test.sh tests/learner -k losses   # some of them
 #     bash launch/test.sh isa=avx2 tests/learner    # as on an older CPU
@@ -57,16 +57,25 @@ esac
 
 export GOMP_SPINCOUNT=1000 # next to other work, OpenMP's spinning threads take ten times as long
 bash launch/setup.sh dev
+checking= # process with the checks that are carried out beside the tests
 if [[ "${1-}" = tests/gpu* ]]; then
     : # who rents a GPU does not pay for style and types
 elif [ $isa = native ]; then
     .venv/bin/ruff check .
     .venv/bin/ruff format --check .
-    .venv/bin/mypy
-    .venv/bin/lint-imports --no-logo
+    said=$(mktemp)
+    trap 'kill $checking 2>/dev/null || true; rm -f "$said"' EXIT
+    (.venv/bin/mypy && .venv/bin/lint-imports --no-logo) >"$said" 2>&1 &
+    checking=$!
 else
     export TEST_ISA=$isa PYTHONPATH=$PWD/tests/isa${PYTHONPATH:+:$PYTHONPATH}
 fi
 workers=() # tests/conftest.py says which tests stay together
 if [ $# = 0 ] && [ "$(nproc)" -ge 2 ]; then workers=(-n 2 --no-loadscope-reorder); fi
-exec .venv/bin/python -m pytest --durations=15 "${workers[@]}" "${selection[@]}" "$@"
+code=0
+.venv/bin/python -m pytest --durations=15 "${workers[@]}" "${selection[@]}" "$@" || code=$?
+if [ -n "$checking" ]; then
+    wait $checking || code=$((code ? code : 1))
+    cat "$said"
+fi
+exit $code

@@ -1,11 +1,14 @@
 """A tiny real model, and groups for it."""
 
+import asyncio
 import os
 import random
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +25,24 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")  # learners in the test process, 
 
 # Beside other work a case, and drawing it, take longer than they should.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", settings.get_profile("busy"), max_examples=25)
 settings.load_profile("busy")
 
 ROOT = Path(__file__).parents[1]
 
-HEAVY = (
-    "actors/rollout",
-    "actors/runtime",
-    "e2e",
-    "faults",
-    "gpu",
-    "isa",
-    "learner/test_distributed.py",
-    "rewards/test_actor.py",
-    "test_private_apis.py",
-)
-"""Folders and files below tests/ that start Ray, vLLM or whole runs, or import vLLM. One worker runs them, one
-after the other."""
+HEAVY = {
+    "engines": ("actors/rollout", "isa", "test_private_apis.py"),
+    "runs": ("actors/runtime", "e2e", "faults", "gpu", "learner/test_distributed.py", "rewards/test_actor.py"),
+}
+"""Folders and files below tests/ that start Ray, vLLM or whole runs, or import vLLM. One worker runs those of a name,
+one after the other.
+"""
+
+LONG = re.compile(r"^pytestmark = .*pytest\.mark\.(long|slow)\b", re.MULTILINE)
+"""In a file without quick tests, such as all that build a model."""
+
+SLOW_IMPORTS = {"deepspeed", "peft", "transformers", "vllm"}
+"""Packages that take seconds to import; no quick test needs one."""
 
 REAL = {"pool", "server", "stock", "sweeping", "tiny_model", "tool"}
 """Fixtures with a model, processes or a whole command. A test that asks for one is not quick, as one that is marked
@@ -81,6 +85,8 @@ class Exit:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("quick"):
+        settings.load_profile("quick")
     if not hasattr(config, "workerinput"):  # a worker of pytest-xdist has to report its end
         config.pluginmanager.register(Exit())
     config.option.maxworkerrestart = "0"  # pytest-xdist 3.8 waits for ever after it has replaced a crashed worker
@@ -90,24 +96,37 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="only tests without an engine, Ray, processes or a model")
 
 
-def is_heavy(nodeid: str) -> bool:
-    return nodeid.removeprefix("tests/").startswith(HEAVY)
+def scope_of(nodeid: str) -> str:
+    """Return the name of the tests that stay with this one."""
+    file = nodeid.partition("::")[0]
+    return next((scope for scope, places in HEAVY.items() if file.removeprefix("tests/").startswith(places)), file)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Quick tests do not even import vLLM."""
-    quick = config.getoption("quick") and collection_path.is_relative_to(ROOT / "tests")
-    return True if quick and is_heavy(str(collection_path.relative_to(ROOT / "tests"))) else None
+    """Files without quick tests are not even imported for the others."""
+    if not config.getoption("quick") or not collection_path.is_relative_to(ROOT / "tests"):
+        return None
+    if scope_of(str(collection_path.relative_to(ROOT))) in HEAVY:
+        return True
+    return True if collection_path.suffix == ".py" and LONG.search(collection_path.read_text()) else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: not is_heavy(item.nodeid))
+        items.sort(key=lambda item: scope_of(item.nodeid) not in HEAVY)
     if config.getoption("quick"):
+        assert not (slow := SLOW_IMPORTS & sys.modules.keys()), f"mark what imports {slow} by pytestmark as long"
         sys.addaudithook(note_process)
         left_out = [item for item in items if not is_quick(item)]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
+    """Run a test that is a coroutine in an event loop of its own."""
+    if iscoroutinefunction(test := pyfuncitem.obj):
+        pyfuncitem.obj = lambda **given: asyncio.run(test(**given))
 
 
 def is_quick(item: pytest.Item) -> bool:
@@ -132,14 +151,14 @@ def no_process(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Keep the heavy tests in one worker, and those of each other file. Marks of groups, which pytest-xdist has for it,
-    are lost in pytest-xdist 3.8 under pytest 9.2.
+    """Keep the tests of a scope in one worker. Marks of groups, which pytest-xdist has for it, are lost in pytest-xdist
+    3.8 under pytest 9.2.
     """
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduler(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "heavy" if is_heavy(nodeid) else nodeid.partition("::")[0]
+            return scope_of(nodeid)
 
     return Scheduler(config, log)
 

@@ -16,8 +16,9 @@ from tests.learner.helpers import update
 FEW = """conf=quickstart data.size=300 model.dtype=float32 lora.rank=4 lora.dropout=0.2 rollout.max_response_tokens=8
     rollout.samples_per_problem=4 learner.problems_per_update=2 learner.learning_rate=0.3"""
 
+pytestmark = pytest.mark.long
 
-@pytest.mark.long
+
 def test_it_is_the_first_update_of_a_run(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each starts from the result of the one before, and the last is sure of what it samples."""
     page, start = runpy.run_path(str(ROOT / "docs" / "one_update.py")), ""

@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from microbudget_rl.actors.storage.files import seal
 from microbudget_rl.actors.storage.folders import mark
 from microbudget_rl.conf.load import dump, load
@@ -57,6 +55,7 @@ def write_trained(
 
 def save_adapter(folder: Path, model: Path, std: float, seed: int = 1, **lora: Any) -> Path:
     """Save an adapter as PEFT, TRL and Unsloth do. lora: its settings in PEFT, other than rank 4 on all modules."""
+    import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 

@@ -1,8 +1,9 @@
 """An asyncio event loop whose time jumps to the next timer, so that hours pass in milliseconds; work takes its time."""
 
 import asyncio
+import functools
 import selectors
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -64,3 +65,13 @@ def run_virtually(work: Coroutine[Any, Any, T]) -> T:
     """Return the result of a coroutine under virtual time; raises Deadlock if it can never end."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(work)
+
+
+def virtually(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run a test in virtual time."""
+
+    @functools.wraps(test)
+    def run(**given: Any) -> None:
+        run_virtually(test(**given))
+
+    return run

@@ -11,9 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import TypeVar
-
-from ray.util.placement_group import PlacementGroup
+from typing import TYPE_CHECKING, TypeVar
 
 from microbudget_rl.actors.attempt import rollout_sampling
 from microbudget_rl.actors.clock import WallClock
@@ -27,6 +25,9 @@ from microbudget_rl.launch.plan.measurements import keep, recall
 from microbudget_rl.launch.plan.plan import Plan
 from microbudget_rl.launch.plan.time import Calibration, costs_of
 from microbudget_rl.learner.actor import RemoteLearner
+
+if TYPE_CHECKING:
+    from ray.util.placement_group import PlacementGroup
 
 T = TypeVar("T")
 
@@ -64,7 +65,7 @@ class Measured:
 
 @asynccontextmanager
 async def started_engines(
-    plan: Plan, model_path: str, clock: Clock, record: Record, reserved: PlacementGroup | None = None
+    plan: Plan, model_path: str, clock: Clock, record: Record, reserved: "PlacementGroup | None" = None
 ) -> AsyncIterator[tuple[EnginePool, SharedWeights | None, Placement]]:
     """Start the plan's engines, and before them the process with their weights if there is one, until the end of the
     context. The placement knows that process. reserved, record: as for `start_engines`.

@@ -22,17 +22,14 @@ def test_answer_in_time_is_returned_and_its_error_raised(seconds: float | None) 
         in_thread(seconds, lambda: 1 / 0)
 
 
-def test_work_that_takes_longer_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_work_that_takes_longer_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "STEP_S", 0.01)
 
-    async def scenario() -> None:
-        work = asyncio.ensure_future(asyncio.sleep(600))
-        with pytest.raises(TimeoutError):
-            await within(0.03, work)
-        await asyncio.wait({work})
-        assert work.cancelled()
-
-    asyncio.run(scenario())
+    work = asyncio.ensure_future(asyncio.sleep(600))
+    with pytest.raises(TimeoutError):
+        await within(0.03, work)
+    await asyncio.wait({work})
+    assert work.cancelled()
 
 
 def test_time_in_which_this_process_was_stopped_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:

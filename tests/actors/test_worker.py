@@ -1,4 +1,3 @@
-import asyncio
 import threading
 
 import pytest
@@ -13,22 +12,19 @@ def test_without_an_event_loop_a_strict_worker_does_a_call_at_once() -> None:
     assert (done, worker.idle) == ([1], True)
 
 
-def test_strict_worker_does_nothing_after_a_failure_and_every_call_raises_it() -> None:
+async def test_strict_worker_does_nothing_after_a_failure_and_every_call_raises_it() -> None:
     """Otherwise a row might be missing in the middle of a history."""
     done: list[int] = []
 
     def fail(_: object) -> None:
         raise OSError(28, "No space left on device", "rows.jsonl")
 
-    async def scenario() -> None:
-        worker = Worker("writer", strict=True)
-        worker.put(fail, None)
-        assert await worker.in_turn(lambda: "done") == "done"
-        for call in (worker.check, lambda: worker.put(done.append, 2)):
-            with pytest.raises(OSError, match="rows"):
-                call()
-
-    asyncio.run(scenario())
+    worker = Worker("writer", strict=True)
+    worker.put(fail, None)
+    assert await worker.in_turn(lambda: "done") == "done"
+    for call in (worker.check, lambda: worker.put(done.append, 2)):
+        with pytest.raises(OSError, match="rows"):
+            call()
     assert done == []
 
 

@@ -15,7 +15,7 @@ from microbudget_rl.launch.__main__ import COMMANDS
 from tests.conftest import ROOT
 from tests.test_one_name import FOLDERS as NAMES
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.slow
 
 FOLDERS = {name: name for name in NAMES} | {"docs/start/gallery": "gallery"}
 """Folders of the clone, and their names in the package."""

@@ -18,6 +18,8 @@ from microbudget_rl.launch.check_adapter import main
 from microbudget_rl.learner.model.adapter import scaled
 from tests.trained_runs import save_adapter
 
+pytestmark = pytest.mark.long
+
 Check = Callable[..., int]
 Change = Callable[[Any], Any]
 """From a model to the context in which it makes a mistake."""

@@ -17,6 +17,8 @@ from microbudget_rl.launch.after import merged
 from tests.malformed.conftest import files
 from tests.trained_runs import SHOWN, write_trained
 
+pytestmark = pytest.mark.long
+
 
 def test_export_appears_verified_as_the_rounded_sum_and_else_the_base(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

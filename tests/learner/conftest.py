@@ -1,19 +1,23 @@
 """Learners of the tiny model."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.conf.settings import changed
-from microbudget_rl.learner.learner import LoraLearner
 from tests.learner.helpers import Make
+
+if TYPE_CHECKING:
+    from microbudget_rl.learner.learner import LoraLearner
 
 
 @pytest.fixture
 def make(tiny_config: Config, tmp_path: Path) -> Make:
     """Makes a learner with other settings than `tiny_config`, by their keys."""
+
+    from microbudget_rl.learner.learner import LoraLearner
 
     def make(settings: dict[str, Any] | None = None) -> LoraLearner:
         config = changed(tiny_config, settings or {})
@@ -23,5 +27,5 @@ def make(tiny_config: Config, tmp_path: Path) -> Make:
 
 
 @pytest.fixture
-def learner(make: Make) -> LoraLearner:
+def learner(make: Make) -> "LoraLearner":
     return make()

@@ -6,17 +6,20 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from microbudget_rl.actors.coordinator.rules.rate import learning_rate
 from microbudget_rl.actors.messages import AdapterRef, Batch, Group, UpdateStats
-from microbudget_rl.learner.learner import LoraLearner
 from tests.conftest import weighed
 
+if TYPE_CHECKING:
+    from microbudget_rl.learner.learner import LoraLearner
+
 Build = Callable[..., Group]
-Make = Callable[..., LoraLearner]
+Make = Callable[..., "LoraLearner"]
 
 
 def batch(build: Build, version: int = 0, count: int = 3, incarnation: int = 0) -> Batch:
@@ -24,14 +27,14 @@ def batch(build: Build, version: int = 0, count: int = 3, incarnation: int = 0) 
     return Batch(version, tuple(groups))
 
 
-def update(learner: LoraLearner, batch: Batch, progress: float = 0.0) -> UpdateStats:
+def update(learner: "LoraLearner", batch: Batch, progress: float = 0.0) -> UpdateStats:
     groups = tuple(weighed(group, learner.config) for group in batch.groups)
     learner.accumulate(replace(batch, groups=groups))
     config = learner.config
     return learner.step(learning_rate(config.learner, learner.version, progress, config.budget.updates))
 
 
-def weights(learner: LoraLearner) -> dict[str, torch.Tensor]:
+def weights(learner: "LoraLearner") -> dict[str, torch.Tensor]:
     return {n: p.detach().clone() for n, p in learner.model.named_parameters() if p.requires_grad}
 
 
@@ -39,7 +42,7 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def own_attention(learner: LoraLearner) -> torch.nn.Module:
+def own_attention(learner: "LoraLearner") -> torch.nn.Module:
     """Return a copy of the learner's model with transformers' own attention."""
     model = copy.deepcopy(learner.model)
     model.get_base_model().set_attn_implementation("sdpa")
@@ -58,7 +61,7 @@ def reference_logprobs(model: torch.nn.Module, group: Group, number: int, temper
     return distributions(model, group, number, temperature).gather(1, response[:, None])[:, 0]
 
 
-def assert_step(learner: LoraLearner, before: dict[str, torch.Tensor], model: torch.nn.Module, norm: float) -> None:
+def assert_step(learner: "LoraLearner", before: dict[str, torch.Tensor], model: torch.nn.Module, norm: float) -> None:
     """Compare the first moments with one AdamW step from the state `before` with the gradient in `model`."""
     clip = min(1.0, learner.config.learner.max_grad_norm / norm)
     moments = learner._optimizer.state()

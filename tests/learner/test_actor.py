@@ -45,59 +45,50 @@ def learner_of(rank: Rank) -> RemoteLearner:
     return RemoteLearner([rank], WallClock(), print)  # type: ignore[list-item]
 
 
-def test_empty_batches_do_not_tighten_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_empty_batches_do_not_tighten_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.put", lambda batch: batch)
     rank = Rank()
 
-    async def learn() -> None:
-        learner = learner_of(rank)
-        for scores in ((0.0, 0.0), (0.0, 0.0), (1.0, 0.0), (0.0, 0.0)):
-            await learner.accumulate(Batch(0, (make_group(0, scores=scores),)))
-            await learner.step(1e-4)
-
-    asyncio.run(learn())
+    learner = learner_of(rank)
+    for scores in ((0.0, 0.0), (0.0, 0.0), (1.0, 0.0), (0.0, 0.0)):
+        await learner.accumulate(Batch(0, (make_group(0, scores=scores),)))
+        await learner.step(1e-4)
     allowed = [seconds for method, seconds in rank.allowed if method in ("accumulate", "step")]
     assert allowed[:6] == [START_S] * 6
     assert allowed[6:] == pytest.approx([HANG_S] * 2, abs=1.0)
 
 
-def test_call_behind_one_that_was_given_up_has_the_time_of_both() -> None:
+async def test_call_behind_one_that_was_given_up_has_the_time_of_both() -> None:
     """The process goes on with an update that the budget has cut off, and saves after it."""
     rank = Rank("restore")
 
-    async def learn() -> None:
-        learner = learner_of(rank)
-        await learner.publish()
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(learner.restore(None, 0), 0.1)
-        await learner.save("folder")
-        await learner.save("folder")
-
-    asyncio.run(learn())
+    learner = learner_of(rank)
+    await learner.publish()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(learner.restore(None, 0), 0.1)
+    await learner.save("folder")
+    await learner.save("folder")
     *_, (_, cut_off), (_, save), (_, again) = rank.allowed
     assert save == cut_off + START_S
     assert again == pytest.approx(HANG_S, abs=1.0)
 
 
-def test_answer_to_one_call_leaves_the_time_of_those_behind_it() -> None:
+async def test_answer_to_one_call_leaves_the_time_of_those_behind_it() -> None:
     rank = Rank("publish", "restore")
 
-    async def learn() -> None:
-        learner = learner_of(rank)
-        first, second = asyncio.create_task(learner.publish()), asyncio.create_task(learner.restore(None, 0))
-        await asyncio.sleep(0.01)
-        rank.turns["publish"].set()
-        await first
-        third = asyncio.create_task(learner.save("folder"))
-        await asyncio.sleep(0.01)
-        rank.turns["restore"].set()
-        await asyncio.gather(second, third)
-
-    asyncio.run(learn())
+    learner = learner_of(rank)
+    first, second = asyncio.create_task(learner.publish()), asyncio.create_task(learner.restore(None, 0))
+    await asyncio.sleep(0.01)
+    rank.turns["publish"].set()
+    await first
+    third = asyncio.create_task(learner.save("folder"))
+    await asyncio.sleep(0.01)
+    rank.turns["restore"].set()
+    await asyncio.gather(second, third)
     assert rank.allowed[-3:] == [("publish", START_S), ("restore", 2 * START_S), ("save", 2 * START_S)]
 
 
-def test_warnings_of_the_start_are_recorded_once(
+async def test_warnings_of_the_start_are_recorded_once(
     tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "environ", dict(os.environ))
@@ -119,11 +110,8 @@ def test_warnings_of_the_start_are_recorded_once(
 
     found: list[tuple[str, str, str]] = []
 
-    async def start() -> None:
-        learner = RemoteLearner([Rank(0), Rank(1)], WallClock(), lambda *event: found.append(event))  # type: ignore[list-item]
-        await learner._opening
-
-    asyncio.run(start())
+    learner = RemoteLearner([Rank(0), Rank(1)], WallClock(), lambda *event: found.append(event))  # type: ignore[list-item]
+    await learner._opening
     assert found == [("learner", EventKind.FALLBACK, "plain kernels: no liger")]
     assert not logging.getLogger("microbudget_rl.learner").handlers
 

@@ -11,6 +11,8 @@ from torch.utils import cpp_extension
 
 from microbudget_rl.learner.cpu_adam import cpu_adam_available, load_compiled, processor
 
+pytestmark = pytest.mark.long
+
 
 def test_compiled_once_by_one_process_at_a_time_whatever_the_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -50,7 +52,6 @@ def test_compilation_that_fails_is_not_taken_for_complete(tmp_path: Path, monkey
     assert len(tries) == 2
 
 
-@pytest.mark.long
 def test_environment_reached_by_another_path_needs_no_compiler(tmp_path: Path) -> None:
     if not cpu_adam_available():
         pytest.skip("no C++ compiler here")

@@ -30,6 +30,8 @@ from microbudget_rl.learner.model.policy import Policy
 from microbudget_rl.learner.packing import MicroBatch, Tokens, pack
 from tests.random_model import KINDS, configuration
 
+pytestmark = pytest.mark.long
+
 PROMPT = 256
 
 
@@ -145,7 +147,6 @@ def planned(plan: Plan) -> float:
     return sum(entry.bytes for entry in parts)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     ("recipe", "recomputes", "most"),
     [("r8_llama", "off", 1.05), ("r256_qwen3", "off", 1.05), ("r8_llama", "on", 1.1)],

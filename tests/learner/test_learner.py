@@ -30,6 +30,8 @@ from tests.learner.helpers import (
     weights,
 )
 
+pytestmark = pytest.mark.long
+
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "grpo": {},
     "token-tis": {"mismatch": "token_tis"},

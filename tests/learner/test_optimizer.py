@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import deepspeed
+import pytest
 
 from microbudget_rl.learner.optimizer import SHM_COMM
 from tests.learner.helpers import Build, Make, batch, same, update, weights
+
+pytestmark = pytest.mark.long
 
 
 def test_optimizer_without_offload_makes_the_same_steps(make: Make, build_group: Build, tmp_path: Path) -> None:

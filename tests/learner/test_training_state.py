@@ -1,7 +1,7 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -9,9 +9,11 @@ from safetensors.torch import load_file, save_file
 
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config
-from microbudget_rl.learner.learner import LoraLearner
 from microbudget_rl.learner.training_state import FACTS_FILE, STATE_FILE, misfit, write_checkpoint
 from tests.learner.helpers import Build, Make, batch, same, update, weights
+
+if TYPE_CHECKING:
+    from microbudget_rl.learner.learner import LoraLearner
 
 
 @pytest.mark.parametrize(
@@ -37,7 +39,7 @@ def test_unreadable_facts_are_named(tmp_path: Path, content: str) -> None:
     assert FACTS_FILE in str(misfit(tmp_path, Config()))
 
 
-def test_the_learner_refuses_damaged_checkpoints(learner: LoraLearner, tmp_path: Path) -> None:
+def test_the_learner_refuses_damaged_checkpoints(learner: "LoraLearner", tmp_path: Path) -> None:
     def refused(words: str) -> None:
         with pytest.raises(BadInput, match=words):
             learner.restore(tmp_path, 1)
@@ -79,7 +81,7 @@ def test_restored_run_repeats_the_uninterrupted_one(
     assert same(straight._optimizer.state(), resumed._optimizer.state())
 
 
-def test_a_restore_undoes_later_updates(learner: LoraLearner, build_group: Build, tmp_path: Path) -> None:
+def test_a_restore_undoes_later_updates(learner: "LoraLearner", build_group: Build, tmp_path: Path) -> None:
     """It undoes momentum too, and forgets an accumulated batch."""
     learner.save(tmp_path)
     before, state = weights(learner), learner._optimizer.state()

@@ -11,6 +11,8 @@ from microbudget_rl.actors.messages import Batch
 from tests.learner import helpers
 from tests.learner.helpers import Build, Make, batch, same, update, weights
 
+pytestmark = pytest.mark.long
+
 SETTINGS = {"warm_start.source": "self", "warm_start.learning_rate": 1e-2, "algorithm.kl": 0.1}
 
 

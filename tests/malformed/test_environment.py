@@ -12,6 +12,8 @@ import pytest
 from tests.conftest import ROOT
 from tests.malformed.conftest import SENTENCE
 
+pytestmark = pytest.mark.long
+
 PLAN = ("-m", "launch.run", "conf=instruct", "plan=true", "device=cpu")
 CUSTOM = (str(ROOT / "launch" / "run.py"), *PLAN[2:], "reward.custom=[{function: 'rewards:score'}]")
 HELP = ("-m", "launch.run", "help", "learner")
@@ -65,7 +67,6 @@ ODD: dict[str, dict[str, Any]] = {
 """Arguments of the test. {here} in the environment is its folder."""
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
 def test_odd_environment(odd: dict[str, Any], tmp_path: Path) -> None:
     odd.get("prepare", lambda _: None)(tmp_path)

@@ -27,7 +27,7 @@ some = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-pytestmark = pytest.mark.timeout(300)  # a case that hangs
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]  # a case that hangs
 
 DEEP = "[" * 5000 + "]" * 5000
 LEVELS = (f"{name}: &{name} [{','.join([f'*{before}'] * 8)}]" for before, name in pairwise("abcdefgh"))

@@ -15,6 +15,8 @@ from microbudget_rl.rewards.pool import VerifierPool
 from microbudget_rl.rewards.weighted_sum import RewardFunction
 from tests.rewards.hostile import HOSTILE
 
+pytestmark = pytest.mark.long
+
 MIB = 2**20
 
 

@@ -353,7 +353,6 @@ def carry_out(schedule: SimpleNamespace) -> Trial:
     return trial
 
 
-@settings(max_examples=60)
 @given(schedules)
 def test_no_schedule_breaks_a_promise(schedule: SimpleNamespace) -> None:
     carry_out(schedule)

@@ -18,6 +18,8 @@ from microbudget_rl.conf.schema import Config
 from microbudget_rl.conf.settings import changed
 from tests.trained_runs import save_adapter
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def tiny_config(tiny_config: Config, tmp_path: Path) -> Config:

@@ -18,6 +18,8 @@ from microbudget_rl.conf.schema import ShapeConfig
 from tests.learner.model.families import BY_NAME
 from tests.random_model import configuration
 
+pytestmark = pytest.mark.long
+
 S, F, L = "sliding_attention", "full_attention", "linear_attention"
 LFM2 = {"hidden_size": 1024, "intermediate_size": 6656, "num_attention_heads": 16, "num_hidden_layers": 4}
 SHARED = {"layer_types": [S, F] * 3, "num_hidden_layers": 6, "num_kv_shared_layers": 2}

@@ -116,7 +116,7 @@ def test_successor_gets_cache_of_first(tmp_path: Path) -> None:
     assert engine.starts == [(), (None,), (5000,)]
 
 
-def test_short_request_has_the_time_of_the_long_ones_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_short_request_has_the_time_of_the_long_ones_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
     allowed: list[float] = []
 
     async def call(_: Any, *request: Any, deadline_s: float) -> None:
@@ -127,11 +127,8 @@ def test_short_request_has_the_time_of_the_long_ones_before_it(monkeypatch: pyte
         samplings = [Sampling(4, most, 1.0, 1.0, 0) for most in limits]
         await asyncio.gather(*(engine.generate(0, make_problem(0), None, sampling) for sampling in samplings))
 
-    async def ask_twice() -> None:
-        await ask(1000, 1000, 10)
-        await ask(10)
-
     monkeypatch.setattr(Local, "call", call)
     engine = Local(Actor(Path("nowhere")), concurrent_samples=4)
-    asyncio.run(ask_twice())
+    await ask(1000, 1000, 10)
+    await ask(10)
     assert allowed == [2000, 3000, 2020, 20]

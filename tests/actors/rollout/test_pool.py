@@ -1,10 +1,7 @@
 """The pool of engines, with frail ones under virtual time, and the slots for adapters."""
 
 import asyncio
-import functools
-from collections.abc import Callable, Coroutine
 from itertools import pairwise
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,20 +12,10 @@ from microbudget_rl.actors.protocols import Engine
 from microbudget_rl.actors.rollout.pool import AdapterSlots, EnginePool
 from microbudget_rl.actors.storage.documents import EventKind
 from tests.fakes import FrailEngine, make_problem
-from tests.virtual_time import VirtualClock, run_virtually
+from tests.virtual_time import VirtualClock, virtually
 
 SAMPLING = Sampling(samples=4, max_tokens=8, temperature=1.0, top_p=1.0, seed=0)
 V0, V1, V2, _, V4 = VERSIONS = [AdapterRef(version, 0, "nowhere") for version in range(5)]
-
-
-def virtually(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run a test in virtual time."""
-
-    @functools.wraps(test)
-    def run(**given: Any) -> None:
-        run_virtually(test(**given))
-
-    return run
 
 
 class Pool(EnginePool):

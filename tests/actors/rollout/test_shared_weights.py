@@ -5,6 +5,7 @@ import gc
 import socket
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +24,7 @@ from microbudget_rl.actors.runtime.ray_session import clear_session, make_tempor
 from microbudget_rl.actors.storage.documents import EventKind
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config
-from tests.virtual_time import VirtualClock, run_virtually
+from tests.virtual_time import VirtualClock, run_virtually, virtually
 
 EXTERNAL = 0.3
 DIED = ActorDied("weights died: it was killed by signal 9")
@@ -55,51 +56,47 @@ class Holder:
         return {"alive": None, "fraction": EXTERNAL, "handles": b"life %d" % self.starts}[method]
 
 
-class User:
-    def __init__(self) -> None:
-        self.kills: list[str] = []
-
-    def kill(self, why: str) -> None:
-        self.kills.append(why)
+PLACEMENT = Placement("cuda", (Share(memory=0.4),), (), 1)
 
 
-def test_when_it_ends_its_users_are_killed_once_and_map_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Holder] = []
-    events: list[EventKind] = []
+Make = Callable[..., SharedWeights]
 
-    def make(*_: Any) -> Holder:
-        made.append(Holder())
-        return made[0]
 
-    monkeypatch.setattr(shared_weights, "RemoteActor", make)
+@pytest.fixture
+def make(monkeypatch: pytest.MonkeyPatch) -> Make:
+    """Make weights in an actor of this kind."""
 
-    async def scenario(users: Any) -> list[bytes]:
-        weights = SharedWeights(Config(), "", Share(), VirtualClock(), lambda _, kind, __: events.append(kind))
-        weights.users += users
-        placement = await weights.mapped_by(Placement("cuda", (Share(memory=0.4),), (), 1))
-        assert placement.rollouts[0].mapped == Mapped(weights._folder.name, EXTERNAL)
-        handles = [await weights.handles()]
-        made[0].kill()
-        handles.append(await weights.handles())  # waits for the restart
-        await asyncio.sleep(1.0)
-        await weights.close()
-        return handles
+    def make(actor: Any = Holder, record: Any = lambda *_: None) -> SharedWeights:
+        monkeypatch.setattr(shared_weights, "RemoteActor", actor)
+        return SharedWeights(Config(), "", Share(), VirtualClock(), record)
 
-    users = [User(), User()]
-    assert run_virtually(scenario(users)) == [b"life 1", b"life 2"]
-    assert [len(user.kills) for user in users] == [1, 1]
+    return make
+
+
+@virtually
+async def test_when_it_ends_its_users_are_killed_once_and_map_the_next_one(make: Make) -> None:
+    events, kills = list[EventKind](), (list[str](), list[str]())
+    weights = make(record=lambda _, kind, __: events.append(kind))
+    weights.users += (SimpleNamespace(kill=each.append) for each in kills)
+    placement = await weights.mapped_by(PLACEMENT)
+    assert placement.rollouts[0].mapped == Mapped(weights._folder.name, EXTERNAL)
+    assert await weights.handles() == b"life 1"
+    weights.actor.kill()
+    assert await weights.handles() == b"life 2"  # waits for the restart
+    await asyncio.sleep(1.0)
+    await weights.close()
+    assert [len(each) for each in kills] == [1, 1]
     assert events == [EventKind.DIED, EventKind.RESTARTED]
 
 
 def test_the_daemons_socket_can_be_bound_wherever_temporary_files_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of the doctor are in the user's folder, those of a run's actors in a folder in it."""
-    monkeypatch.setattr(shared_weights, "RemoteActor", Holder)
 
     async def bind(place: Path) -> None:
         monkeypatch.setattr(tempfile, "tempdir", str(place))
-        weights = SharedWeights(Config(), "", Share(), VirtualClock(), lambda *_: None)
+        weights = make()
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(get_socket_path("GPU-a", weights._folder.name))
         await weights.close()
@@ -113,47 +110,38 @@ def test_the_daemons_socket_can_be_bound_wherever_temporary_files_are(
             clear_session(tmp_path)
 
 
-def test_weights_that_never_load_name_their_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+@virtually
+async def test_weights_that_never_load_name_their_setting(make: Make) -> None:
     class Stillborn(Holder):
         async def call(self, method: str) -> Any:
             raise DIED
 
-    monkeypatch.setattr(shared_weights, "RemoteActor", Stillborn)
-
-    async def scenario() -> None:
-        weights = SharedWeights(Config(), "", Share(), VirtualClock(), lambda *_: None)
-        with pytest.raises(BadInput, match="shared_weights=off"):
-            await weights.mapped_by(Placement("cuda", (Share(memory=0.4),), (), 1))
-        await weights.close()
-
-    run_virtually(scenario())
+    weights = make(Stillborn)
+    with pytest.raises(BadInput, match="shared_weights=off"):
+        await weights.mapped_by(PLACEMENT)
+    await weights.close()
 
 
-def test_weights_that_are_given_up_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    unseen: list[dict[str, Any]] = []
-
+@virtually
+async def test_weights_that_are_given_up_say_so(make: Make) -> None:
     class Mortal(Holder):
         def start(self) -> None:
             super().start()
             if self.starts > 1:
                 self.kill()
 
-    monkeypatch.setattr(shared_weights, "RemoteActor", Mortal)
-
-    async def scenario() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
-        weights = SharedWeights(Config(), "", Share(), VirtualClock(), lambda *_: None)
-        await weights.mapped_by(Placement("cuda", (Share(memory=0.4),), (), 1))
+    unseen = list[dict[str, Any]]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
+    weights = make(Mortal)
+    await weights.mapped_by(PLACEMENT)
+    weights.check()
+    weights.actor.kill()
+    await asyncio.sleep(60.0)
+    with pytest.raises(ActorDied, match="in a row"):
         weights.check()
-        weights.actor.kill()
-        await asyncio.sleep(60.0)
-        with pytest.raises(ActorDied, match="in a row"):
-            weights.check()
-        await weights.close()
-        del weights
-        gc.collect()
-
-    run_virtually(scenario())
+    await weights.close()
+    del weights
+    gc.collect()
     assert unseen == []
 
 

@@ -122,52 +122,49 @@ def nodes() -> list[Node]:
     return [Node(name, tuple(range(int(has["CPU"]))), int(has.get("GPU", 0))) for name, has in resources.items()]
 
 
-def test_gpus_of_a_cluster_are_given_out_once_and_a_lost_node_is_made_up_for(cluster: Cluster, tmp_path: Path) -> None:
-    async def scenario() -> None:
-        events: list[str] = []
-        home, *others = nodes()
-        (bare,) = (node for node in others if not node.gpus)
-        placement = place(home.cores, 4, ranks=2, nodes=[home, *others])
-        ranks, rollouts, pool = await start(placement, events, tmp_path)
-        assert placement.reward_nodes == (bare.id,)
-        found = await where([*ranks, *rollouts])
-        assert found[0].node == home.id
-        gpus = taken((*placement.learners, *placement.rollouts), found)
-        assert len(gpus) == 4
-        assert set(gpus.values()) == {1.0}
+async def test_gpus_of_a_cluster_are_given_out_once_and_a_lost_node_is_made_up_for(
+    cluster: Cluster, tmp_path: Path
+) -> None:
 
-        adapter = make_adapter(tmp_path)
-        await pool.load(adapter)
-        copies = [*tmp_path.glob(f"copies/*/{adapter.name}/*.safetensors")]
-        assert len(copies) == len(rollouts)
-        lost = next(place.node for place in found[2:] if place.node != home.id)
-        cluster.remove_node(next(node for node in cluster.worker_nodes if node.node_id == lost))
-        groups = [pool.generate(i, make_problem(i), adapter, SAMPLING) for i in range(4)]
-        cluster.add_node(num_cpus=8, num_gpus=2)
-        assert [group.index for group in await asyncio.gather(*groups)] == [0, 1, 2, 3]
-        await pool.ready()
-        again = taken(placement.rollouts, await where(rollouts))
-        assert set(again.values()) == {1.0}
-        assert events[-1].endswith("requests sent again")
+    events: list[str] = []
+    home, *others = nodes()
+    (bare,) = (node for node in others if not node.gpus)
+    placement = place(home.cores, 4, ranks=2, nodes=[home, *others])
+    ranks, rollouts, pool = await start(placement, events, tmp_path)
+    assert placement.reward_nodes == (bare.id,)
+    found = await where([*ranks, *rollouts])
+    assert found[0].node == home.id
+    gpus = taken((*placement.learners, *placement.rollouts), found)
+    assert len(gpus) == 4
+    assert set(gpus.values()) == {1.0}
 
-    asyncio.run(scenario())
+    adapter = make_adapter(tmp_path)
+    await pool.load(adapter)
+    copies = [*tmp_path.glob(f"copies/*/{adapter.name}/*.safetensors")]
+    assert len(copies) == len(rollouts)
+    lost = next(place.node for place in found[2:] if place.node != home.id)
+    cluster.remove_node(next(node for node in cluster.worker_nodes if node.node_id == lost))
+    groups = [pool.generate(i, make_problem(i), adapter, SAMPLING) for i in range(4)]
+    cluster.add_node(num_cpus=8, num_gpus=2)
+    assert [group.index for group in await asyncio.gather(*groups)] == [0, 1, 2, 3]
+    await pool.ready()
+    again = taken(placement.rollouts, await where(rollouts))
+    assert set(again.values()) == {1.0}
+    assert events[-1].endswith("requests sent again")
 
 
-def test_an_engine_is_on_the_gpu_of_the_learner_process_beside_it(cluster: Cluster, tmp_path: Path) -> None:
+async def test_an_engine_is_on_the_gpu_of_the_learner_process_beside_it(cluster: Cluster, tmp_path: Path) -> None:
     """Four GPUs, three learner processes: two engines share a GPU with one, the third has its own."""
 
-    async def scenario() -> None:
-        home, *others = nodes()
-        placement = divide(place(home.cores, 4, ranks=3, engines=3, nodes=[home, *others]), 0.3, 0.5)
-        ranks, rollouts, pool = await start(placement, [], tmp_path)
-        learners, engines = await where(ranks), await where(rollouts)
-        gpus = taken((*placement.learners, *placement.rollouts), [*learners, *engines])
-        assert sorted(round(share, 2) for share in gpus.values()) == [0.95, 0.95, 1.0, 1.0]
-        for share, found in zip(placement.rollouts, engines, strict=True):
-            if share.beside is not None:
-                assert (found.node, found.gpus) == (learners[share.beside].node, learners[share.beside].gpus)
-        rollouts[1].start()
-        await pool.ready()
-        assert await rollouts[1].call("where") == engines[1]
-
-    asyncio.run(scenario())
+    home, *others = nodes()
+    placement = divide(place(home.cores, 4, ranks=3, engines=3, nodes=[home, *others]), 0.3, 0.5)
+    ranks, rollouts, pool = await start(placement, [], tmp_path)
+    learners, engines = await where(ranks), await where(rollouts)
+    gpus = taken((*placement.learners, *placement.rollouts), [*learners, *engines])
+    assert sorted(round(share, 2) for share in gpus.values()) == [0.95, 0.95, 1.0, 1.0]
+    for share, found in zip(placement.rollouts, engines, strict=True):
+        if share.beside is not None:
+            assert (found.node, found.gpus) == (learners[share.beside].node, learners[share.beside].gpus)
+    rollouts[1].start()
+    await pool.ready()
+    assert await rollouts[1].call("where") == engines[1]

@@ -78,83 +78,71 @@ async def cause_of(actor: RemoteActor, method: str, *arguments: Any, deadline_s:
     return str(caught.value)
 
 
-def test_death_is_told_with_its_last_words_and_the_actor_starts_again() -> None:
-    async def scenario() -> None:
-        actor = RemoteActor(Patient, "patient", Share())
-        first = await actor.call("process_id")
-        while actor._process.watcher is None:
-            await asyncio.sleep(0.05)
-        cause = await cause_of(actor, "die", signal.SIGKILL)
-        assert cause.startswith("patient died: ")
-        assert "these were its last words" in cause
-        assert await cause_of(actor, "alive") == cause
-        actor.start()
-        assert await actor.call("process_id") != first
-        assert "SIGSEGV" in await cause_of(actor, "die", signal.SIGSEGV)
-        actor.kill()
+async def test_death_is_told_with_its_last_words_and_the_actor_starts_again() -> None:
 
-    asyncio.run(scenario())
+    actor = RemoteActor(Patient, "patient", Share())
+    first = await actor.call("process_id")
+    while actor._process.watcher is None:
+        await asyncio.sleep(0.05)
+    cause = await cause_of(actor, "die", signal.SIGKILL)
+    assert cause.startswith("patient died: ")
+    assert "these were its last words" in cause
+    assert await cause_of(actor, "alive") == cause
+    actor.start()
+    assert await actor.call("process_id") != first
+    assert "SIGSEGV" in await cause_of(actor, "die", signal.SIGSEGV)
+    actor.kill()
 
 
-def test_actor_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_actor_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     """By a call's deadline, or by the heartbeat."""
 
-    async def scenario() -> None:
-        slow = RemoteActor(Patient, "slow-patient", Share())
-        await slow.call("alive")
-        other = asyncio.create_task(cause_of(slow, "wait"))
-        said = await cause_of(slow, "wait", deadline_s=1.0)
-        assert "`wait` within 1 s" in said
-        assert await other == said
-        monkeypatch.setattr(remote, "HEARTBEAT_S", 0.1)
-        monkeypatch.setattr(remote, "SILENCE_S", 3.0)
-        silent = RemoteActor(Patient, "silent-patient", Share())
-        await silent.call("alive")
-        assert "did not answer for 3 s" in await cause_of(silent, "block")
-
-    asyncio.run(scenario())
+    slow = RemoteActor(Patient, "slow-patient", Share())
+    await slow.call("alive")
+    other = asyncio.create_task(cause_of(slow, "wait"))
+    said = await cause_of(slow, "wait", deadline_s=1.0)
+    assert "`wait` within 1 s" in said
+    assert await other == said
+    monkeypatch.setattr(remote, "HEARTBEAT_S", 0.1)
+    monkeypatch.setattr(remote, "SILENCE_S", 3.0)
+    silent = RemoteActor(Patient, "silent-patient", Share())
+    await silent.call("alive")
+    assert "did not answer for 3 s" in await cause_of(silent, "block")
 
 
 @pytest.mark.parametrize(("factor", "left_s"), [(0.1, math.inf), (1e6, 1.0)])
-def test_a_restart_that_hangs_ends(factor: float, left_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_restart_that_hangs_ends(factor: float, left_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a few times the first start, or half of what is left of the budget."""
     monkeypatch.setattr(remote, "RESTART_FACTOR", factor)
     monkeypatch.setattr(remote, "LEAST_RESTART_S", 0.5)
     monkeypatch.setattr(RemoteActor, "ends", time.monotonic() + left_s)
 
-    async def scenario() -> None:
-        actor = RemoteActor(Patient, f"late-patient-{factor}", Share(), "")
-        await actor.call("alive")
-        while actor._process.watcher is None:
-            await asyncio.sleep(0.05)
-        actor.start(600.0)
-        assert "did not start within" in await cause_of(actor, "alive")
-
-    asyncio.run(scenario())
+    actor = RemoteActor(Patient, f"late-patient-{factor}", Share(), "")
+    await actor.call("alive")
+    while actor._process.watcher is None:
+        await asyncio.sleep(0.05)
+    actor.start(600.0)
+    assert "did not start within" in await cause_of(actor, "alive")
 
 
-def test_actor_with_more_to_do_than_ray_lets_in_by_itself_still_answers() -> None:
-    async def scenario() -> None:
-        actor = RemoteActor(Patient, "busy-patient", Share())
-        waiting = [asyncio.create_task(actor.call("wait")) for _ in range(1100)]
-        await asyncio.sleep(0)
-        await actor.call("alive", deadline_s=240.0)
-        actor.kill()
-        assert all(isinstance(end, ActorDied) for end in await asyncio.gather(*waiting, return_exceptions=True))
+async def test_actor_with_more_to_do_than_ray_lets_in_by_itself_still_answers() -> None:
 
-    asyncio.run(scenario())
+    actor = RemoteActor(Patient, "busy-patient", Share())
+    waiting = [asyncio.create_task(actor.call("wait")) for _ in range(1100)]
+    await asyncio.sleep(0)
+    await actor.call("alive", deadline_s=240.0)
+    actor.kill()
+    assert all(isinstance(end, ActorDied) for end in await asyncio.gather(*waiting, return_exceptions=True))
 
 
-def test_errors_come_back_as_they_were_raised() -> None:
-    async def scenario() -> None:
-        actor = RemoteActor(Patient, "critic", Share())
-        with pytest.raises(BadInput, match=r"^lora\.rank=3 is not possible: use 4$"):
-            await actor.call("complain")
-        assert await cause_of(actor, "fail") == "critic died: in its engine: no memory"
-        await actor.call("alive")
-        stillborn = RemoteActor(Patient, "stillborn", Share(), "model.path=x does not exist")
-        with pytest.raises(BadInput, match=r"^model\.path=x does not exist$"):
-            await stillborn.call("alive")
-        actor.kill()
+async def test_errors_come_back_as_they_were_raised() -> None:
 
-    asyncio.run(scenario())
+    actor = RemoteActor(Patient, "critic", Share())
+    with pytest.raises(BadInput, match=r"^lora\.rank=3 is not possible: use 4$"):
+        await actor.call("complain")
+    assert await cause_of(actor, "fail") == "critic died: in its engine: no memory"
+    await actor.call("alive")
+    stillborn = RemoteActor(Patient, "stillborn", Share(), "model.path=x does not exist")
+    with pytest.raises(BadInput, match=r"^model\.path=x does not exist$"):
+        await stillborn.call("alive")
+    actor.kill()

@@ -24,7 +24,6 @@ from microbudget_rl.launch.session import preparation
 from microbudget_rl.launch.session.admission import admit, begin, resolve_model, take_run
 from microbudget_rl.launch.session.preparation import commit, origin
 from tests.conftest import ROOT
-from tests.learner.model.families import FAMILIES
 
 
 def leave(folder: Path, status: str, *settings: str, **summary: float | str) -> None:
@@ -72,8 +71,11 @@ def test_run_keeps_the_model_dtype_and_adapter_it_began_with(
         assert found.lora.start_from == f"{tmp_path}/other{adapter}"
 
 
+@pytest.mark.long
 def test_all_linear_stands_for_the_modules_of_the_family(tmp_path: Path) -> None:
-    next(family for family in FAMILIES if family.name == "Gemma 4").configuration.save_pretrained(tmp_path)
+    from tests.learner.model.families import BY_NAME
+
+    BY_NAME["Gemma 4"].configuration.save_pretrained(tmp_path)
     config = configure(tmp_path, f"model.path={tmp_path}", "lora.target_modules=[all-linear]")
     machine = Machine("", (0,), GIB, 0, 0, 1e10, {"bfloat16": 1e10})
     assert resolve_model(config, machine).lora.target_modules == load(["conf=gemma4_e2b"]).lora.target_modules

@@ -35,6 +35,8 @@ from tests.learner.helpers import Build, Make, batch, own_attention, reference_l
 from tests.learner.model.families import DELTA, GEMMA_4, Family, adapt, build
 from tests.trained_runs import save_adapter
 
+pytestmark = pytest.mark.long
+
 
 def in_peft(model: Path, adapter: AdapterRef) -> PeftModel:
     base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)

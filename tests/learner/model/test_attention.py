@@ -14,6 +14,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from microbudget_rl.learner.model.attention import attend, attend_unpadded, unpadded_serves
 from microbudget_rl.learner.packing import Tokens, pack
 
+pytestmark = pytest.mark.long
+
 HEADS, KV_HEADS, SIZE = 4, 2, 8
 
 shapes = st.lists(

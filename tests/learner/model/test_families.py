@@ -17,6 +17,8 @@ from microbudget_rl.learner.model.architecture import check_architecture, check_
 from tests.conftest import ROOT
 from tests.learner.model.families import BY_NAME, FAMILIES, SHAPE, refusal, rows
 
+pytestmark = pytest.mark.long
+
 TRAINED = ("Qwen 3", "SmolLM3", "Gemma 3, text", "Phi-3, Phi-4", "Phi-4-mini", "Granite 3", "Cohere 2", "Gemma 4")
 
 

@@ -14,6 +14,8 @@ from transformers.models.llama import modeling_llama
 from microbudget_rl.actors.models.families import FUSED
 from microbudget_rl.learner.model.model_check import delta_rule_serves, fuse
 
+pytestmark = pytest.mark.long
+
 CPU = torch.device("cpu")
 
 

@@ -12,6 +12,8 @@ from microbudget_rl.learner.packing import MicroBatch, Tokens, pack
 from tests.learner.model.families import BY_NAME, adapt, build, trained
 from tests.learner.test_packing import sample_lists
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module", params=["Qwen 3.5, text alone", "LFM2", "Granite 4, dense", "Falcon-H1"])
 def policy(request: pytest.FixtureRequest) -> Policy:

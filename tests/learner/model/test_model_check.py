@@ -18,6 +18,8 @@ from microbudget_rl.learner.model.model_check import check_model
 from tests.learner.helpers import bind, leaving_no_module
 from tests.learner.model.families import BY_NAME, GEMMA_4, Family, adapt, build
 
+pytestmark = pytest.mark.long
+
 Change = Callable[[Any, pytest.MonkeyPatch], None]
 
 
@@ -117,7 +119,6 @@ def sound(name: str, scale: float, dtype: torch.dtype) -> Any:
     return base
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("scale", [1.0, 0.05])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("what", CHANGES)

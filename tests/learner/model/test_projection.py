@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from microbudget_rl.learner.model import projection
 from microbudget_rl.learner.model.projection import Projection
 
+pytestmark = pytest.mark.long
+
 SIZES = st.integers(1, 12)
 
 

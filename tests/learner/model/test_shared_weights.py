@@ -25,6 +25,8 @@ from tests.actors.rollout.test_served_families import write
 from tests.learner.helpers import Build, batch, same, update, weights
 from tests.learner.model.families import FAMILIES, refusal
 
+pytestmark = pytest.mark.long
+
 FEW = ("Qwen 2, 2.5", "Qwen 3", "Gemma 3, text", "Phi-3, Phi-4", "Cohere")
 FOREIGN = "Apertus"
 """The family with weights of another type in vLLM."""

@@ -21,6 +21,8 @@ from microbudget_rl.launch.after.served import reference
 from microbudget_rl.learner.model.adapter import effective_ranks, load_model, write_adapter
 from tests.learner.model.families import BY_NAME, build, trained
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("name", ["Qwen 3.5", "Gemma 4"])
 def test_an_adapter_fits_the_whole_model_and_its_export(name: str, tmp_path: Path) -> None:
