@@ -4,11 +4,13 @@ A *group* is the samples of one problem, all from one *version* of the adapter. 
 by one batch, usually one optimizer step; it turns version v into v + 1.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from hashlib import blake2b
+from itertools import chain
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,10 @@ class Verdict:
     milliseconds: float
 
 
+KIND_OF_COMPLAINT = re.compile(r"^'.+?' \w+ [A-Za-z]*|\(\S+, line \d+\)")
+"""Matches what complaints of one kind share: the function, the kind of error or result, and the line."""
+
+
 @dataclass(frozen=True)
 class Reward:
     """The reward of a sample.
@@ -186,7 +192,7 @@ class Reward:
     parts: unweighted, by name; `overlong` is subtracted.
     counted: whether a timeout or a crash counts as wrong.
     failure: how a user's part of the reward failed; the verdict may be right all the same.
-    complaint: the name of that function, its error and the problem.
+    complaints: for each such part the name of its function, the error and the problem.
     partial: whether it lacks what only training has: a rank among all responses to a problem.
     """
 
@@ -195,7 +201,7 @@ class Reward:
     verdict: Verdict
     counted: bool = False
     failure: Status | None = None
-    complaint: str = ""
+    complaints: tuple[str, ...] = ()
     partial: bool = False
 
     @property
@@ -241,9 +247,12 @@ class Group:
         return all(reward.masked for reward in self.rewards)
 
     @property
-    def complaint(self) -> str:
-        """The first complaint about a user's function; empty without any."""
-        return next((reward.complaint for reward in self.rewards if reward.complaint), "")
+    def complaints(self) -> dict[str, str]:
+        """The first complaint of each kind about users' functions, see `KIND_OF_COMPLAINT`."""
+        found = dict[str, str]()
+        for complaint in chain.from_iterable(reward.complaints for reward in self.rewards):
+            found.setdefault(" ".join(KIND_OF_COMPLAINT.findall(complaint)), complaint)
+        return found
 
     @cached_property
     def zero_variance(self) -> bool:

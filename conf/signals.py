@@ -48,6 +48,16 @@ def handle_signals(handler: Callable[[int, FrameType | None], Any] | int | None)
             signal.signal(number, handler)
 
 
+@contextmanager
+def blocked(number: int) -> Iterator[None]:
+    """Make processes that start meanwhile ignore a signal. This thread gets it at the end."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+
+
 def end_by_signal(number: int, _: FrameType | None) -> NoReturn:
     """End this process at once, with the exit code of the signal."""
     leave(128 + number, f"ended by {signal.Signals(number).name}")

@@ -86,10 +86,11 @@ def main(arguments: list[str]) -> int:
         describe_host(archive)
     with archive.phase("run"):
         carry_out_run(archive, settings)
+    code = 0
     with archive.phase("check"):  # measuring has no end if something hangs; a run has
-        archive.failed |= bool(check(asked, speeds and not archive.failed, signal, console))
+        code = check(asked, speeds and not archive.failed, signal, console)
     console.print(f"All is in {near(archive.path)}, in which nothing names you or this machine")
-    return int(archive.failed)
+    return int(archive.failed) or code
 
 
 def check(asked: CommandLine, speeds: bool, signal: bool, console: Console) -> int:

@@ -18,7 +18,7 @@ from microbudget_rl.actors.models.files import load_tokenizer, locate, shape_fro
 from microbudget_rl.actors.runtime.placement import Placement, place_engines
 from microbudget_rl.actors.runtime.process import software_versions
 from microbudget_rl.actors.storage.documents import BenchmarkResult, EvaluationDocument, Protocol
-from microbudget_rl.actors.storage.folders import claim, is_marked
+from microbudget_rl.actors.storage.folders import claim
 from microbudget_rl.actors.storage.run_record import RunRecord
 from microbudget_rl.conf.catalogue import find_benchmarks
 from microbudget_rl.conf.checks import check_lengths
@@ -84,7 +84,7 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
     chose: list[AnyProblem] = []
     if run:
         chose = [RawProblem(text, gold) for text, gold in RunRecord(run).selection().values()]
-    elif config.validation.every and is_marked(Path(config.run.folder), "sweep"):  # for the sweep's runs
+    elif config.validation.every:  # as a run of these settings will
         chose = [*load_held_out(config, tokenizer).selection]
     benchmarks = [
         load_benchmark(benchmark, config, tokenizer, config.limit, chose)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib import import_module
-from multiprocessing import forkserver, util
+from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -24,9 +24,9 @@ from microbudget_rl.actors.messages import Status
 from microbudget_rl.actors.runtime.process import end_with
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema.reward import RemoteConfig
-from microbudget_rl.conf.signals import on_leave
+from microbudget_rl.conf.signals import blocked, on_leave
 from microbudget_rl.rewards.isolation import bare_environment, enclose
-from microbudget_rl.rewards.user_function import BadReward, load, most_seconds
+from microbudget_rl.rewards.user_function import load, most_seconds
 
 ATTEMPTS = 2
 """Attempts per call. A worker may crash for another reason than the answer (OOM killer, stray signal): one retry."""
@@ -132,8 +132,6 @@ def serve(pipe: Connection, limits: Limits, environment: dict[str, str]) -> None
                 reply = function(*arguments), ""
             except MemoryError:
                 os._exit(1)  # this process cannot be trusted any more
-            except BadReward as error:
-                reply = None, str(error)
             except BaseException as error:  # a value that the function returns may raise anything
                 reply = None, f"{type(error).__name__}: {error}"
             _reply(pipe, *reply)
@@ -148,7 +146,9 @@ def start_server() -> None:
     """Start this process's fork server in an environment without tokens."""
     on_leave(partial(shutil.rmtree, util.get_temp_dir(), ignore_errors=True))
     with bare_environment():
-        forkserver.ensure_running()
+        resource_tracker.ensure_running()  # it would end the blocking of Ctrl-C
+        with blocked(signal.SIGINT):
+            forkserver.ensure_running()
 
 
 class Worker:
@@ -220,16 +220,19 @@ class Worker:
         return times.user + times.system
 
     def _result(self) -> Any:
-        """Return the reply. Raises Failed for an error, and replaces a worker that has only errors left."""
+        """Return the reply. Raises Failed for an error, and replaces a worker that has only errors left, which a list
+        for the samples of a group has as texts.
+        """
         result, error = self._receive()
-        if not error:
+        if not error and not (isinstance(result, list) and all(isinstance(each, str) for each in result)):
             self._failures = 0
-            return result
-        if self._failures is not None:
+        elif self._failures is not None:
             self._failures += 1
             if self._failures >= RUINED:
                 self.close()
-        raise Failed(error)
+        if error:
+            raise Failed(error)
+        return result
 
     def _first_reply(self) -> Any:
         """Return the worker's reply once it has imported what it needs. Raises Crashed or Failed if it cannot."""

@@ -119,13 +119,15 @@ class VerifierPool:
         )
         partial, rewards = self._ranks and len(texts) == 1, list[Reward]()
         for sample, judged, *values in zip(samples, verdicts, *scores, strict=True):
-            parts, failure, complaint = dict[str, float](), None, ""
+            parts, failure, complaints = dict[str, float](), None, list[str]()
             for part, value in zip(custom, values, strict=True):
                 if isinstance(value, NoResult):
-                    failure, complaint = value.status, f"'{part.function}' {value}, on problem {problem.id}"
+                    failure = value.status
+                    complaints.append(f"'{part.function}' {value}, on problem {problem.id}")
                 else:
                     parts[part.name] = value
-            rewards.append(replace(self._reward(sample, judged, parts, failure, complaint), partial=partial))
+            reward = self._reward(sample, judged, parts, failure, tuple(complaints))
+            rewards.append(replace(reward, partial=partial))
         return rewards
 
     async def scores(self, function: str, problem: Problem, responses: Sequence[str]) -> list[float | NoResult]:

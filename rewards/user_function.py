@@ -123,7 +123,7 @@ class UserFunction:
     JSON. The function gets the columns that it names, or all with `**`. One with a parameter `completions` is called as
     TRL calls it, with all responses.
 
-    A call raises BadReward if it returns no reward at all, and MemoryError.
+    A call raises MemoryError.
 
     grouped: whether the function compares all responses to a problem.
     batched: whether one call should have them all, as it does or is asynchronous.
@@ -172,10 +172,7 @@ class UserFunction:
             found = spread(found[0], len(responses))
         if self._as_trl:
             found = [0.0 if value is None else value for value in found]  # TRL: it is not for this row
-        results = [self._result(value) for value in found]
-        if all(isinstance(result, str) for result in results):
-            raise BadReward(results[0])
-        return results
+        return [self._result(value) for value in found]
 
     def _score(self, prompt: str, response: str, gold: str, row: dict[str, Any]) -> Any:
         return self._function(prompt, response, gold, **self._columns(row, prompt, response, gold))

@@ -58,7 +58,7 @@ class RewardFunction:
         verdict: Verdict,
         custom: Mapping[str, float] | None = None,
         failure: Status | None = None,
-        complaint: str = "",
+        complaints: tuple[str, ...] = (),
     ) -> Reward:
         """Reward one sample. Its `parts` are unweighted: accuracy and format always, the others if they have a weight.
 
@@ -82,7 +82,7 @@ class RewardFunction:
         for part in config.custom:
             parts[part.name], weights[part.name] = (custom or {}).get(part.name, 0.0), part.weight
         total = sum(weights[name] * value for name, value in parts.items())
-        return Reward(total, parts, verdict, config.timeout == "wrong", failure, complaint)
+        return Reward(total, parts, verdict, config.timeout == "wrong", failure, complaints)
 
 
 def reward_function(config: Config) -> RewardFunction:

@@ -13,6 +13,10 @@ from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Problem
 from microbudget_rl.actors.storage.documents import CoordinatorState, EventKind
 
 
+MOST_KINDS = 20
+"""Most events on reward functions: what a response makes one raise may have any name."""
+
+
 class RolloutProducer:
     """Generates and verifies groups as fast as staleness and engines allow, for one incarnation of the policy."""
 
@@ -46,7 +50,7 @@ class RolloutProducer:
         self._purpose = f"rollout-{rollbacks}" if rollbacks else "rollout"
         self._seconds: dict[int, tuple[float, float]] = {}  # by index, of generation and of verification
         self._verifying = 0
-        self._complained = set[str]()  # the functions
+        self._complained = set[str]()  # kinds of complaints
         self._dropped, self._dropped_tokens = state.dropped, state.dropped_tokens
         self._sampled = 0
         self._last_look = (run.clock.now(), 0)
@@ -151,11 +155,11 @@ class RolloutProducer:
         await run.stopping.notify()
 
     def _complain(self, group: Group) -> None:
-        """Count the failures of users' reward functions, and record the first one of each function as an event."""
-        for complaint in (reward.complaint for reward in group.rewards if reward.complaint):
-            self._run.ledger.count("rewards/failed")
-            if (function := complaint.partition("' ")[0]) not in self._complained:
-                self._complained.add(function)
+        """Count samples without a reward, and record the first complaint of each kind, up to MOST_KINDS, as an event."""
+        self._run.ledger.count("rewards/failed", sum(bool(reward.complaints) for reward in group.rewards))
+        for kind, complaint in group.complaints.items():
+            if kind not in self._complained and len(self._complained) < MOST_KINDS:
+                self._complained.add(kind)
                 self._run.folder.append_event(self.staleness.version, EventKind.REWARD_FAILED, complaint)
 
     def _drop(self, group: Group) -> None:

@@ -22,7 +22,7 @@ from microbudget_rl.actors.storage.folders import delete, mark, read_mark
 from microbudget_rl.conf.errors import BadInput, TryLater
 from microbudget_rl.conf.parsing import path_of, reason
 from microbudget_rl.conf.schema import Config
-from microbudget_rl.conf.signals import handle_signals, on_leave
+from microbudget_rl.conf.signals import blocked, handle_signals, on_leave
 
 OBJECT_STORE_BYTES = 2**28
 """Size of Ray's object store. Batches are a few megabytes; Ray's default is a third of the host's memory."""
@@ -191,7 +191,8 @@ def start_ray(config: Config, placement: Placement, dashboard: bool, temporary: 
     # Torch looks for compiled code under a predictable name, in a folder that the next run has too.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(temporary.parent / "torchinductor"))
     shares = (*placement.rollouts, *placement.learners)
-    with ignoring_ctrl_z(), temporary_files_in(temporary):
+    # Actors exit when Ray's servers are stopped for a minute, as by Ctrl-Z.
+    with blocked(signal.SIGTSTP), temporary_files_in(temporary):
         return ray.init(
             address="local",
             num_cpus=sum(share.threads for share in shares),
@@ -205,16 +206,6 @@ def start_ray(config: Config, placement: Placement, dashboard: bool, temporary: 
             namespace=config.run.name,
             _temp_dir=str(temporary / RAY),
         )
-
-
-@contextlib.contextmanager
-def ignoring_ctrl_z() -> Iterator[None]:
-    """Make processes that start meanwhile ignore Ctrl-Z: actors exit when Ray's servers are stopped for a minute."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTSTP})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTSTP})
 
 
 @contextlib.contextmanager

@@ -238,7 +238,7 @@ def sample_row(group: Group, number: int) -> documents.SampleRow:
         finish_reason=sample.finish_reason,
         reward=reward.total,
         status=reward.verdict.status,
-        failure=reward.complaint or reward.failure,
+        failure="; ".join(reward.complaints) or reward.failure,
         extracted=reward.verdict.extracted,
     )
     return row.model_copy(update={"partial": True}) if reward.partial else row

@@ -19,7 +19,7 @@ from microbudget_rl.actors.models.files import load_tokenizer
 from microbudget_rl.actors.storage.checkpoints import Checkpoints
 from microbudget_rl.actors.storage.documents import EvaluatedSample, EvaluationDocument
 from microbudget_rl.actors.storage.files import MARK, lock, read_rows
-from microbudget_rl.actors.storage.folders import claim, mark
+from microbudget_rl.actors.storage.folders import claim
 from microbudget_rl.actors.storage.run_folder import RunFolder
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.load import command_line, load
@@ -221,7 +221,7 @@ def test_run_named_as_adapter_stands_for_its_result_without_the_problems_that_ch
     assert benchmark.filtered_counts == {CHOSE: 2}
 
 
-def test_base_model_of_a_sweep_is_evaluated_without_the_problems_that_will_choose(
+def test_base_model_is_evaluated_without_the_problems_that_will_choose_in_a_run_of_its_settings(
     arguments: list[str], trained: Path, tmp_path: Path
 ) -> None:
     """As the runs are."""
@@ -229,9 +229,6 @@ def test_base_model_of_a_sweep_is_evaluated_without_the_problems_that_will_choos
     own = [f"data.eval_source={source}", "eval.problems=3", "validation.problems=2", "validation.every=5"]
     own += ["data.problem_pattern=", "data.few_shot=[]"]
     asked = ["device=cpu", *arguments[:1], *arguments[2:4], *arguments[4:], folder, *own, "run.name=base"]
-    ((whole, _), _) = prepared(asked).samples
-    assert len(whole.problems) == 6
-    mark(trained.parent, "sweep")
     ((base, _), (few, _)) = prepared(asked).samples
     assert (base.filtered_counts[CHOSE], len(base.problems)) == (2, 4)
     begun = loading.load_problems(command_line(asked, CommandLine), load_tokenizer(arguments[2].partition("=")[2], ""))

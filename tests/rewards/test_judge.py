@@ -16,7 +16,7 @@ from microbudget_rl.conf.schema.reward import RemoteConfig
 from microbudget_rl.rewards import user_function
 from microbudget_rl.rewards.judge import ANSWER_BYTES, framed, score_of
 from microbudget_rl.rewards.pool import VerifierPool, check_reward_functions
-from microbudget_rl.rewards.user_function import BadReward, Result, UserFunction
+from microbudget_rl.rewards.user_function import Result, UserFunction
 from microbudget_rl.rewards.weighted_sum import RewardFunction
 from tests.rewards.corpus import sample
 
@@ -100,12 +100,8 @@ def write_settings(address: str, rubric: str = "Be kind.", most: int = 100, more
 
 
 def scored(*responses: str, deadline_s: float = 60.0) -> list[Result]:
-    """Return what a worker's function makes of responses; a failure of all is a text as well."""
-    function = UserFunction(FUNCTION, RemoteConfig(deadline_s=deadline_s))
-    try:
-        return function(PROBLEM.prompt, responses, PROBLEM.gold)
-    except BadReward as error:
-        return [str(error)] * len(responses)
+    """Return what a worker's function makes of responses."""
+    return UserFunction(FUNCTION, RemoteConfig(deadline_s=deadline_s))(PROBLEM.prompt, responses, PROBLEM.gold)
 
 
 def test_a_score_is_a_part_of_the_reward_and_a_confined_worker_gets_it(server: JudgeServer) -> None:
@@ -115,7 +111,7 @@ def test_a_score_is_a_part_of_the_reward_and_a_confined_worker_gets_it(server: J
         server.answer = lambda _: completion(None)
         [reward] = pool.rewards_all([(PROBLEM, sample(r"\boxed{5}"))])
     assert (reward.masked, reward.status, reward.verdict.status) == (True, Status.CRASH, Status.CORRECT)
-    assert FUNCTION in reward.complaint
+    assert FUNCTION in reward.complaints[0]
 
 
 def refused(status: int, **headers: str) -> Callable[[dict[str, Any]], Answer]:

@@ -1,11 +1,13 @@
 import asyncio
 import contextlib
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from itertools import count
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -125,6 +127,11 @@ threading.Thread(target=pool.verify, args=["x^2+2x+1", sys.argv[1]], daemon=True
 print("ready", flush=True)
 threading.Event().wait()
 """
+
+
+def test_ctrl_c_in_the_terminal_does_not_interrupt_the_imports_of_the_fork_server(pool: VerifierPool) -> None:
+    status = Path(f"/proc/{forkserver._forkserver._forkserver_pid}/status").read_text()  # type: ignore[attr-defined]
+    assert int(status.partition("SigBlk:")[2].split()[0], 16) & 1 << (signal.SIGINT - 1)
 
 
 def test_workers_share_all_calls_at_a_time() -> None:

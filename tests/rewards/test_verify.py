@@ -134,14 +134,19 @@ def test_command_gives_one_verdict_a_line_in_order(tmp_path: Path) -> None:
         '{"gold": null, "response": "\\\\boxed{None}"}',
         '{"gold": "3", "response": "\\\\boxed{3}"}',
     ]
+    lines += ['{"gold": "3"}', '{"gold": "3", "response": ""}', '{"gold": "3", "response": ["\\\\boxed{3}"]}']
     rows.write_bytes("\n".join(lines).encode() + b"\n\xff\xfe\n")
-    done = subprocess.run([sys.executable, "-m", "rewards.verify", rows], capture_output=True, text=True, check=True)
-    verdicts = [json.loads(line) for line in done.stdout.splitlines()]
-    statuses = ["correct", "unparsable", "unparsable", "unparsable", "unparsable", "wrong", "unparsable"]
-    assert [verdict["status"] for verdict in verdicts] == [*statuses, "unparsable", "correct", "unparsable"]
-    assert verdicts[0].keys() == {"score", "status", "extracted", "milliseconds"}
-    assert verdicts[0]["extracted"] == "0.5"
-    assert not done.stderr
+    statuses = ["correct", "invalid", "unparsable", "invalid", "invalid", "wrong", "invalid", "invalid", "correct"]
+    statuses += ["invalid", "unparsable", "invalid", "invalid"]
+    for more, keys in ([], set()), (["conf=paper"], {"reward", "parts", "failure", "masked"}):
+        done = subprocess.run([sys.executable, "-m", "rewards.verify", rows, *more], capture_output=True, text=True)
+        verdicts = [json.loads(line) for line in done.stdout.splitlines()]
+        assert [verdict["status"] for verdict in verdicts] == statuses
+        assert {verdict["score"] for verdict in verdicts if verdict["status"] == "invalid"} == {None}
+        assert {*map(frozenset, verdicts)} == {frozenset({"score", "status", "extracted", "milliseconds"} | keys)}
+        assert verdicts[0]["extracted"] == "0.5"
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+        assert f"8 of {len(statuses)}" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["answers.jsonl", "--conf"], ["conf=paper"], ["nowhere.jsonl"]])

@@ -92,7 +92,7 @@ class FruitlessStreak:
             self._found.clear()
             return
         right = not group.failed and all(r.parts["accuracy"] == 1.0 for r in group.rewards if not r.masked)
-        self._found["right" if right else "failed" if group.failed or group.complaint else "wrong"] += 1
+        self._found["right" if right else "failed" if group.failed or group.complaints else "wrong"] += 1
         length, solved = self._found.total(), self._found["right"] if self._weighs_answers else 0
         if length < self._limit:
             return
@@ -104,8 +104,8 @@ class FruitlessStreak:
             self.over = f"nothing more can be learned: {counts}"
             return
         found = "no answer could be verified" if group.failed else "all samples of a problem had the same reward"
-        if group.complaint:
-            found += f", and the reward function {group.complaint}"
+        if group.complaints:
+            found += f", and the reward function {'; '.join(group.complaints.values())}"
         raise Halted(
             f"nothing can be learned: in the last {self._limit} groups {found}; one problem is "
             f"{group.problem.prompt!r}, its reference answer {group.problem.gold!r}, "

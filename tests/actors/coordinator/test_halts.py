@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from microbudget_rl.actors.messages import Status
+from microbudget_rl.actors.messages import Group, Reward, Status
 from microbudget_rl.actors.storage.documents import EventKind
 from microbudget_rl.conf.settings import changed
 from tests.actors.virtual_run import Run
@@ -42,17 +42,28 @@ def test_groups_without_variance_are_replaced_where_asked_for(run: Run) -> None:
 
 
 def test_reward_function_that_fails_always_halts_the_run_and_is_named(run: Run) -> None:
-    complaint = "'mine:tone' raised KeyError: 'x', on problem p3"
-    failed, tired = (
-        replace(make_reward(0.0, Status.CRASH), complaint=text) for text in (complaint, "'mine:mood' returned None")
-    )
-    run.verifier.rewards_of = lambda group: (failed, failed if group.index < 2 else tired)
+    """By one complaint of each kind, of which other responses or problems make no other."""
+    kinds = [
+        "'mine:tone' raised KeyError: '#' (mine.py, line 3)",
+        "'mine:tone' raised KeyError: '#' (mine.py, line 4)",
+        "'mine:tone' raised ValueError: # (mine.py, line 3)",
+        "'mine:tone' returned None: return one number per response",
+        "'mine:tone' returned 1e+1#: return a finite number",
+        "'mine:mood' returned None: return one number per response",
+    ]
+
+    def failed(group: Group, *kinds: str) -> Reward:
+        complaints = (f"{kind.replace('#', str(group.index))}, on problem {group.problem.id}" for kind in kinds)
+        return replace(make_reward(0.0, Status.CRASH), complaints=tuple(complaints))
+
+    run.verifier.rewards_of = lambda group: (failed(group, *kinds[:4]), failed(group, *kinds[3:]))
     run.config = changed(run.config, {"eval.problems": 0})
     cause = run.fail()
     assert "no answer could be verified" in str(cause)
-    assert complaint in str(cause)
     details = [event.detail for event in run.folder.events() if event.kind is EventKind.REWARD_FAILED]
-    assert details == [complaint, tired.complaint]
+    for kind, detail in zip(kinds, details, strict=True):
+        assert detail.startswith(kind.partition("#")[0])
+        assert kind.partition("#")[0] in str(cause)
     assert run.coordinator.ledger.counts["rewards/failed"] > len(details)
 
 

@@ -24,7 +24,6 @@ from microbudget_rl.actors.runtime.ray_session import (
     RAY,
     BackgroundContext,
     clear_session,
-    ignoring_ctrl_z,
     make_temporary,
     require_token,
 )
@@ -32,6 +31,7 @@ from microbudget_rl.actors.storage.folders import MARK
 from microbudget_rl.conf.errors import BadInput, TryLater
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.conf.settings import changed
+from microbudget_rl.conf.signals import blocked
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_ctrl_z_stops_the_driver_and_not_the_servers_that_it_starts() -> None:
     def blocks(status: str) -> bool:
         return bool(int(re.findall(r"^SigBlk:\s*(\w+)$", status, re.MULTILINE)[0], 16) & 1 << (signal.SIGTSTP - 1))
 
-    with ignoring_ctrl_z():
+    with blocked(signal.SIGTSTP):
         server = subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True, check=True).stdout
     assert blocks(server)
     assert not blocks(Path("/proc/self/status").read_text())
