@@ -1,5 +1,6 @@
 """A running Ray cluster at RAY_ADDRESS: joins it, describes it as one machine, and checks that enough of it is free."""
 
+import contextlib
 import logging
 import os
 import re
@@ -8,8 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
+import psutil
 import ray
+from ray._private import services
 from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.util import list_named_actors
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from microbudget_rl.actors.runtime.placement import Node, Placement
@@ -40,8 +44,8 @@ def join(address: str, config: Config) -> Any:
     """Connect to the cluster of this machine, and send it the project. Return Ray's context."""
     if address != "auto" and not re.fullmatch(r"[^/]+:\d+", address):
         raise BadInput(f"RAY_ADDRESS={address}: give the HOST:PORT of a cluster that has this machine, or unset it")
-    check_answers(address)
     try:
+        check_answers(address, services.canonicalize_bootstrap_address(address))
         context = ray.init(
             address=address,
             namespace=config.run.name,
@@ -63,18 +67,28 @@ def sent() -> dict[str, Any]:
     return {**what, "excludes": NOT_SENT}
 
 
-def check_answers(address: str) -> None:
-    """Raise BadInput if nothing at HOST:PORT accepts a gRPC connection, as Ray's servers do."""
-    if ":" not in address or os.environ.get("RAY_USE_TLS", "0") != "0":
+def check_answers(address: str, place: str) -> None:
+    """Raise BadInput if nothing accepts a gRPC connection, as Ray's servers do. place: HOST:PORT of the address."""
+    if os.environ.get("RAY_USE_TLS", "0") != "0":
         return
-    with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
+    with grpc.insecure_channel(place, [("grpc.enable_http_proxy", 0)]) as channel:
         try:
             grpc.channel_ready_future(channel).result(JOIN_S)
         except grpc.FutureTimeoutError:
-            raise BadInput(
-                f"RAY_ADDRESS={address}: no Ray answers there within {JOIN_S:.0f} s; start one with bash"
-                " launch/node.sh, or unset RAY_ADDRESS"
-            ) from None
+            fault = f"no Ray answers at {place} within {JOIN_S:.0f} s; start one with bash launch/node.sh"
+            if user := user_of(place.rpartition(":")[2]):
+                fault = f"the Ray at {place} serves {user} alone; wait for its end"
+            raise BadInput(f"RAY_ADDRESS={address}: {fault}, or unset RAY_ADDRESS") from None
+
+
+def user_of(port: str) -> str:
+    """Name the process on this machine whose own Ray, on the loopback interface, has a port; empty if there is none."""
+    for server in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            ours = server.name() == "raylet" and f"--gcs-address=127.0.0.1:{port}" in server.cmdline()
+            if ours and (user := server.parent()):
+                return f"process {user.pid} ({' '.join(user.cmdline())})"
+    return ""
 
 
 class Scout:
@@ -149,9 +163,11 @@ def check_free(placement: Placement) -> None:
     threads = sum(share.threads for share in (*placement.rollouts, *placement.learners))
     for name, what, needs in (("GPU", "GPUs", placement.gpus), ("CPU", "cores", threads)):
         if needs > free.get(name, 0):
+            runs = sorted({each["namespace"] for each in list_named_actors(all_namespaces=True)})
+            others = f"other runs ({', '.join(runs)})" if runs else "other jobs"
             raise BadInput(
                 f"the Ray cluster has {free.get(name, 0):g} of {total.get(name, 0):g} {what} free and the run needs"
-                f" {needs:g}: wait for its other runs, or give smaller rollout.actors and learner.world_size"
+                f" {needs:g}: wait for its {others}, or give smaller rollout.actors and learner.world_size"
             )
 
 
