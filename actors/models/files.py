@@ -299,8 +299,8 @@ def _from_hub(name: str, revision: str, patterns: list[str]) -> Path:
     raise BadInput(f"model.path={name}: {fault}")
 
 
-def newest(name: str, branch: str | None = None) -> str:
-    """Return the commit of the newest revision of a model, OWNER/NAME, or of a branch, tag or commit.
+def newest(name: str, branch: str | None = None, kind: str = "model") -> str:
+    """Return the commit of the newest revision of a model or a dataset, OWNER/NAME, or of a branch, tag or commit.
 
     Raises HubAway, BadInput for a token that no request can carry, and huggingface_hub's RevisionNotFoundError,
     RepositoryNotFoundError and its subclass GatedRepoError.
@@ -311,7 +311,7 @@ def newest(name: str, branch: str | None = None) -> str:
         raise BadInput("HF_TOKEN: this token of the Hugging Face Hub holds characters that no token has; copy it again")
     utils.logging.set_verbosity_error()  # our message says it
     try:
-        ask = partial(HfApi().model_info, name, revision=branch, timeout=HUB_TIMEOUT_S)
+        ask = partial(HfApi().repo_info, name, revision=branch, repo_type=kind, timeout=HUB_TIMEOUT_S)
         revision = in_thread(2 * HUB_TIMEOUT_S, ask).sha or ""
         if not re.fullmatch(PIN, revision):
             raise ValueError(revision)

@@ -129,7 +129,9 @@ def _samples(run: Run) -> Iterator[Flag]:
         yield Flag("note", "Warm start", taught[-1].detail)
     if complaints := events(run, EventKind.REWARD_FAILED):
         number = run.summary.ledger.counts.get("rewards/failed", len(complaints))
-        yield Flag("warning", f"{many(number, 'sample')} without a reward", "; ".join(each.detail for each in complaints))
+        yield Flag(
+            "warning", f"{many(number, 'sample')} without a reward", "; ".join(each.detail for each in complaints)
+        )
     idle = _late(run, "groups/zero_variance")
     if idle > IDLE:
         detail = "all samples of such a group earned the same reward, so that it has no gradient"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from microbudget_rl.actors.clock import in_thread
+from microbudget_rl.actors.models.files import HubAway, newest
 from microbudget_rl.conf.errors import BadInput, in_brief, nearest
 from microbudget_rl.conf.installation import packaged, require
 from microbudget_rl.conf.parsing import checked, disguise_of, path_of, reason
@@ -123,8 +124,13 @@ def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[
     def load() -> list[Row]:
         import datasets
 
+        away = None if os.path.isdir(repository) else hub_fault(repository, revision)
+        datasets.config.HF_HUB_OFFLINE |= bool(away)  # else it tries five times before it looks into its cache
         how = {"split": split, "revision": revision or None, "streaming": data.scan is not None}
-        return [Row(fields) for fields in islice(datasets.load_dataset(repository, *config, **how), most)]
+        try:
+            return [Row(fields) for fields in islice(datasets.load_dataset(repository, *config, **how), most)]
+        except Exception as error:
+            raise away or error from None
 
     try:
         return in_thread(data.hub_timeout_s, load, setting="data.hub_timeout_s")
@@ -134,6 +140,19 @@ def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[
             f"name and the connection, name a configuration as hub:OWNER/NAME/CONFIG, use a local copy as file:PATH, or"
             f" for a gated data set accept its terms at https://huggingface.co/datasets/{repository} and set HF_TOKEN"
         ) from error
+
+
+def hub_fault(repository: str, revision: str) -> HubAway | None:
+    """Return why the hub cannot be used; None if it can, or refuses a data set, as its library will say."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        newest(repository, revision or None, "dataset")
+    except HubAway as away:
+        return away
+    except HfHubHTTPError:
+        pass
+    return None
 
 
 def read_file(key: str, reference: str, data: DataConfig, seed: int) -> Iterator[Row]:
