@@ -52,6 +52,9 @@ def main(arguments: list[str]) -> int:
     words, given = words_and_options(arguments, dict.fromkeys(("server", "served", "base", "timeout", "json"), ()))
     if len(words) != 2 or ("server" in given) != ("served" in given):
         raise BadInput("give a model and an adapter, and both of server=ADDRESS and served=NAME or none of them")
+    file = Path(given["json"]) if "json" in given else None
+    if file and (file.is_dir() or not os.access(file.parent, os.W_OK | os.X_OK)):
+        raise BadInput(f"json={file}: cannot be written; name a file in a folder that is there and yours to write to")
     model_path = locate(ModelConfig(words[0]))
     longest = min(LONG_PROMPT, text_config(read_config(model_path)).get("max_position_embeddings", 10**9) - 64)
     settings = {"max_prompt_tokens": longest, "max_response_tokens": 64, "max_concurrent_samples": 16}
@@ -72,8 +75,8 @@ def main(arguments: list[str]) -> int:
     for row in rows:
         print(f"{row.question:36} { ({True: 'yes', False: 'NO', None: '?'}[row.right]):4} {row.answer}".rstrip())
     print("The adapter is", {True: "served correctly", False: "NOT served correctly", None: "too weak to tell"}[right])
-    if file := given.get("json"):
-        replace_text(Path(file), json.dumps({"rightly": right, "rows": [row._asdict() for row in rows]}, indent=1))
+    if file:
+        replace_text(file, json.dumps({"rightly": right, "rows": [row._asdict() for row in rows]}, indent=1))
     return 0 if right else 1
 
 

@@ -12,7 +12,6 @@ from microbudget_rl.actors.coordinator.rules.staleness import StalenessManager
 from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Problem
 from microbudget_rl.actors.storage.documents import CoordinatorState, EventKind
 
-
 MOST_KINDS = 20
 """Most events on reward functions: what a response makes one raise may have any name."""
 
@@ -155,7 +154,7 @@ class RolloutProducer:
         await run.stopping.notify()
 
     def _complain(self, group: Group) -> None:
-        """Count samples without a reward, and record the first complaint of each kind, up to MOST_KINDS, as an event."""
+        """Count samples without a reward. Record the first complaint of each kind, up to MOST_KINDS, as an event."""
         self._run.ledger.count("rewards/failed", sum(bool(reward.complaints) for reward in group.rewards))
         for kind, complaint in group.complaints.items():
             if kind not in self._complained and len(self._complained) < MOST_KINDS:

@@ -1,6 +1,7 @@
 """Models of the files in the folders of runs, checkpoints, sweeps and evaluations, for reading and writing them."""
 
 import re
+import shlex
 from collections.abc import Mapping
 from enum import StrEnum
 from functools import cached_property
@@ -27,7 +28,13 @@ def _in_order(ends: list[float]) -> list[float]:
     return ends
 
 
+def _split(command: str) -> str:
+    shlex.split(command)  # raises ValueError, as for a quote without its end
+    return command
+
+
 Bounds = Annotated[list[Number], Field(min_length=2, max_length=2), AfterValidator(_in_order)]
+ShellCommand = Annotated[str, AfterValidator(_split)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]*$")]
 
 PASS_AT = re.compile(r"pass@(\d{1,9})")
@@ -262,7 +269,7 @@ class Planned(Document):
 class Origin(Document):
     """origin.json: a run's command, commit, start, machine and plan."""
 
-    command: str = ""
+    command: ShellCommand = ""
     commit: str = ""
     started: str = ""
     machine: str = ""

@@ -73,19 +73,20 @@ def main(arguments: list[str]) -> int:
         raise BadInput(f"name one file, such as answers.jsonl, not {' '.join(words) or 'none'}")
     require("math_verify")
     chosen = reward_function(load([f"conf={given['conf']}"])) if given else RewardFunction(RewardConfig())
-    number, invalid = 0, list[int]()
+    lines, invalid = 0, list[int]()
     with VerifierPool(chosen, workers=len(os.sched_getaffinity(0))) as pool:
         for valid, samples in groupby(read_samples(words[0]), bool):
-            for number, reward in enumerate(pool.rewards_all(samples) if valid else samples, number + 1):
+            for reward in pool.rewards_all(samples) if valid else samples:
+                lines += 1
                 line = asdict(reward.verdict) if valid else INVALID
                 if given:
                     line |= {key: getattr(reward, name, None) for key, name in OF_REWARD.items()}
                 print(json.dumps(line), flush=True)
-                invalid += [] if valid else [number]
+                invalid += [] if valid else [lines]
     if invalid:
         shown = ", ".join(map(str, invalid[:SHOWN])) + ", …" * (len(invalid) > SHOWN)
         raise BadInput(
-            f"{words[0]}: {len(invalid)} of {number} lines have no gold or no response, and are not graded (line"
+            f"{words[0]}: {len(invalid)} of {lines} lines have no gold or no response, and are not graded (line"
             f" {shown}): give both as texts or numbers"
         )
     return 0

@@ -109,6 +109,8 @@ def test_mistakes_of_a_server(mistake: str, check: Check) -> None:
         ("mine", "server=http://silent/v1 served=mine", "no log-probabilities"),
         ("mine", "server=http://sound/v1", "served=NAME"),
         ("mine", "server=http://alien/v1 served=mine", "nats off"),
+        ("mine", "server=http://hangs/v1 served=mine json=nowhere/found.json", "json=nowhere/found.json"),
+        ("mine", "server=http://hangs/v1 served=mine json=.", "json=."),
     ],
 )
 def test_bad_input(adapter: str, options: str, said: str, check: Check, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from microbudget_rl.actors.storage.documents import (
     Event,
     EventKind,
     MetricsRow,
+    Origin,
     PolicyScores,
     RunSummary,
     SweepDocument,
@@ -83,6 +84,7 @@ def evaluated(protocol: dict[str, Any], **more: Any) -> dict[str, Any]:
         (EvaluationDocument, evaluated({}, paired={"difference": 7.0, "p": 0.1}), "benchmarks.0.paired.difference"),
         (MetricsRow, {"update": 1, "loss": "much"}, "loss"),
         (MetricsRow, [], "it"),
+        (Origin, {"command": "python launch/run.py conf='a"}, "command"),
     ],
 )
 def test_damage_is_named_by_its_place(kind: Any, document: Any, place: str, tmp_path: Path) -> None:

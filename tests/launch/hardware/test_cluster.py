@@ -105,14 +105,11 @@ def test_an_address_without_ray_or_with_the_ray_of_another_run_is_named(
         monkeypatch.setattr(services, "get_ray_address_from_environment", lambda *_: address)
         (raylet := tmp_path / "raylet").write_text("#!/bin/sh\nwhile kill -0 $PPID; do sleep 0.5; done\n")
         raylet.chmod(0o755)
-        with (
-            subprocess.Popen([raylet, f"--gcs-address={address}"]) as process,
-            pytest.raises(BadInput, match=f"RAY_ADDRESS=auto: .*process {os.getpid()} "),
-        ):
-            try:
-                cluster.join("auto", Config())
-            finally:
-                process.kill()
+        process = subprocess.Popen([raylet, f"--gcs-address={address}"])
+        with pytest.raises(BadInput, match=f"RAY_ADDRESS=auto: .*process {os.getpid()} "):
+            cluster.join("auto", Config())
+        process.kill()
+        process.wait()
     for wrong in ("local", "head", "ray://head:1"):
         with pytest.raises(BadInput, match=f"RAY_ADDRESS={wrong}: .*HOST:PORT.*unset"):
             cluster.join(wrong, Config())
