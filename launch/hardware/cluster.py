@@ -13,7 +13,6 @@ import psutil
 import ray
 from ray._private import services
 from ray.exceptions import RayActorError, RayError, RayTaskError
-from ray.util import list_named_actors
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from microbudget_rl.actors.runtime.placement import Node, Placement
@@ -45,7 +44,7 @@ def join(address: str, config: Config) -> Any:
     if address != "auto" and not re.fullmatch(r"[^/]+:\d+", address):
         raise BadInput(f"RAY_ADDRESS={address}: give the HOST:PORT of a cluster that has this machine, or unset it")
     try:
-        check_answers(address, services.canonicalize_bootstrap_address(address))
+        check_answers(address, services.canonicalize_bootstrap_address(address) or "")
         context = ray.init(
             address=address,
             namespace=config.run.name,
@@ -163,11 +162,9 @@ def check_free(placement: Placement) -> None:
     threads = sum(share.threads for share in (*placement.rollouts, *placement.learners))
     for name, what, needs in (("GPU", "GPUs", placement.gpus), ("CPU", "cores", threads)):
         if needs > free.get(name, 0):
-            runs = sorted({each["namespace"] for each in list_named_actors(all_namespaces=True)})
-            others = f"other runs ({', '.join(runs)})" if runs else "other jobs"
             raise BadInput(
                 f"the Ray cluster has {free.get(name, 0):g} of {total.get(name, 0):g} {what} free and the run needs"
-                f" {needs:g}: wait for its {others}, or give smaller rollout.actors and learner.world_size"
+                f" {needs:g}: wait for its other runs, or give smaller rollout.actors and learner.world_size"
             )
 
 

@@ -123,9 +123,15 @@ def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[
 
     def load() -> list[Row]:
         import datasets
+        from huggingface_hub.errors import HfHubHTTPError
 
-        away = None if os.path.isdir(repository) else hub_fault(repository, revision)
-        datasets.config.HF_HUB_OFFLINE |= bool(away)  # else it tries five times before it looks into its cache
+        away = None
+        try:
+            os.path.isdir(repository) or newest(repository, revision or None, "dataset")
+        except HfHubHTTPError:
+            pass  # its library says it better
+        except HubAway as error:
+            away, datasets.config.HF_HUB_OFFLINE = error, True  # else it tries five times before it uses its cache
         how = {"split": split, "revision": revision or None, "streaming": data.scan is not None}
         try:
             return [Row(fields) for fields in islice(datasets.load_dataset(repository, *config, **how), most)]
@@ -140,19 +146,6 @@ def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[
             f"name and the connection, name a configuration as hub:OWNER/NAME/CONFIG, use a local copy as file:PATH, or"
             f" for a gated data set accept its terms at https://huggingface.co/datasets/{repository} and set HF_TOKEN"
         ) from error
-
-
-def hub_fault(repository: str, revision: str) -> HubAway | None:
-    """Return why the hub cannot be used; None if it can, or refuses a data set, as its library will say."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        newest(repository, revision or None, "dataset")
-    except HubAway as away:
-        return away
-    except HfHubHTTPError:
-        pass
-    return None
 
 
 def read_file(key: str, reference: str, data: DataConfig, seed: int) -> Iterator[Row]:

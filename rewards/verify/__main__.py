@@ -17,6 +17,7 @@ not graded: its status is `invalid` and its score null. The exit code is then 2,
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import groupby
@@ -36,12 +37,6 @@ from microbudget_rl.rewards.weighted_sum import RewardFunction, reward_function
 INVALID: dict[str, Any] = {"score": None, "status": "invalid", "extracted": None, "milliseconds": None}
 """Printed for a line that cannot be graded."""
 
-OF_REWARD = {"reward": "total", "parts": "parts", "failure": "failure", "masked": "masked"}
-"""Further keys of a line with a recipe, and the names of these fields of `Reward`."""
-
-SHOWN = 10
-"""Most numbers of invalid lines in a message."""
-
 
 def read_samples(path: str) -> Iterator[tuple[Problem, Sample] | None]:
     """Yield a problem and a sample per line, None for an invalid one."""
@@ -55,14 +50,12 @@ def read_samples(path: str) -> Iterator[tuple[Problem, Sample] | None]:
 def read_sample(line: str) -> tuple[Problem, Sample] | None:
     try:
         row = json.loads(line)
-        gold, response = row["gold"], row["response"]
+        gold, response = (str(row[key]) for key in ("gold", "response") if isinstance(row[key], str | int | float))
         tokens = int(row.get("tokens", 0))
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
-    if not (isinstance(gold, str | int | float) and isinstance(response, str | int | float)):
-        return None
-    sample = Sample(range(min(tokens, sys.maxsize)), (), str(response), "stop")  # a range takes no memory
-    return Problem(id="", prompt="", prompt_ids=(), gold=str(gold)), sample
+    sample = Sample(range(min(tokens, sys.maxsize)), (), response, "stop")  # a range takes no memory
+    return Problem(id="", prompt="", prompt_ids=(), gold=gold), sample
 
 
 @command("verify", __doc__)
@@ -73,22 +66,20 @@ def main(arguments: list[str]) -> int:
         raise BadInput(f"name one file, such as answers.jsonl, not {' '.join(words) or 'none'}")
     require("math_verify")
     chosen = reward_function(load([f"conf={given['conf']}"])) if given else RewardFunction(RewardConfig())
-    lines, invalid = 0, list[int]()
+    statuses = Counter[str]()
     with VerifierPool(chosen, workers=len(os.sched_getaffinity(0))) as pool:
         for valid, samples in groupby(read_samples(words[0]), bool):
-            for reward in pool.rewards_all(samples) if valid else samples:
-                lines += 1
+            rewards: Iterator[Any] = pool.rewards_all(samples) if valid else samples  # type: ignore[arg-type]  # noqa: B031
+            for reward in rewards:
                 line = asdict(reward.verdict) if valid else INVALID
-                if given:
-                    line |= {key: getattr(reward, name, None) for key, name in OF_REWARD.items()}
+                if given and valid:
+                    line |= {"reward": reward.total, "parts": reward.parts}
+                    line |= {"failure": reward.failure, "masked": reward.masked}
+                statuses[line["status"]] += 1
                 print(json.dumps(line), flush=True)
-                invalid += [] if valid else [lines]
-    if invalid:
-        shown = ", ".join(map(str, invalid[:SHOWN])) + ", …" * (len(invalid) > SHOWN)
-        raise BadInput(
-            f"{words[0]}: {len(invalid)} of {lines} lines have no gold or no response, and are not graded (line"
-            f" {shown}): give both as texts or numbers"
-        )
+    if invalid := statuses[INVALID["status"]]:
+        remedy = "give both as texts or numbers"
+        raise BadInput(f"{words[0]}: {invalid} of {statuses.total()} lines have no gold or no response: {remedy}")
     return 0
 
 

@@ -138,12 +138,12 @@ def test_command_gives_one_verdict_a_line_in_order(tmp_path: Path) -> None:
     rows.write_bytes("\n".join(lines).encode() + b"\n\xff\xfe\n")
     statuses = ["correct", "invalid", "unparsable", "invalid", "invalid", "wrong", "invalid", "invalid", "correct"]
     statuses += ["invalid", "unparsable", "invalid", "invalid"]
-    for more, keys in ([], set()), (["conf=paper"], {"reward", "parts", "failure", "masked"}):
+    for more in ([], ["conf=paper"]):
         done = subprocess.run([sys.executable, "-m", "rewards.verify", rows, *more], capture_output=True, text=True)
         verdicts = [json.loads(line) for line in done.stdout.splitlines()]
         assert [verdict["status"] for verdict in verdicts] == statuses
         assert {verdict["score"] for verdict in verdicts if verdict["status"] == "invalid"} == {None}
-        assert {*map(frozenset, verdicts)} == {frozenset({"score", "status", "extracted", "milliseconds"} | keys)}
+        assert all([*verdict][:4] == ["score", "status", "extracted", "milliseconds"] for verdict in verdicts)
         assert verdicts[0]["extracted"] == "0.5"
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
         assert f"8 of {len(statuses)}" in done.stderr

@@ -8,16 +8,17 @@ from sysconfig import get_path
 from unittest.mock import Mock
 from zipfile import ZipFile
 
+import psutil
 import pytest
 from ray._private import services
 from ray._private.runtime_env.packaging import create_package
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError, TaskUnschedulableError
 
-from microbudget_rl.actors.runtime.placement import Node, place
+from microbudget_rl.actors.runtime.placement import Node
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.launch.hardware import cluster
-from microbudget_rl.launch.hardware.cluster import Found, check_alike, check_answers, check_free, combine, hear
+from microbudget_rl.launch.hardware.cluster import Found, check_alike, check_answers, combine, hear
 from microbudget_rl.launch.hardware.gpus import Gpu
 from microbudget_rl.launch.hardware.machine import GIB, detect
 
@@ -91,7 +92,7 @@ def test_what_is_sent_is_the_whole_package(in_clone: bool, tmp_path: Path, monke
 
 @pytest.mark.parametrize("silent", [True, False])
 def test_an_address_without_ray_or_with_the_ray_of_another_run_is_named(
-    silent: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    silent: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "JOIN_S", 0.5)
     with socket.socket() as server:
@@ -103,25 +104,11 @@ def test_an_address_without_ray_or_with_the_ray_of_another_run_is_named(
             check_answers(address, address)
         monkeypatch.setenv("RAY_ADDRESS", "auto")
         monkeypatch.setattr(services, "get_ray_address_from_environment", lambda *_: address)
-        (raylet := tmp_path / "raylet").write_text("#!/bin/sh\nwhile kill -0 $PPID; do sleep 0.5; done\n")
-        raylet.chmod(0o755)
-        process = subprocess.Popen([raylet, f"--gcs-address={address}"])
+        server = Mock(cmdline=lambda: [f"--gcs-address={address}"], parent=psutil.Process)
+        server.name = lambda: "raylet"
+        monkeypatch.setattr("psutil.process_iter", lambda: [server])
         with pytest.raises(BadInput, match=f"RAY_ADDRESS=auto: .*process {os.getpid()} "):
             cluster.join("auto", Config())
-        process.kill()
-        process.wait()
     for wrong in ("local", "head", "ray://head:1"):
         with pytest.raises(BadInput, match=f"RAY_ADDRESS={wrong}: .*HOST:PORT.*unset"):
             cluster.join(wrong, Config())
-
-
-def test_a_cluster_without_free_cores_names_the_runs_that_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4.0})
-    monkeypatch.setattr("ray.available_resources", lambda: {"CPU": 4.0})
-    check_free(place((0, 1, 2, 3), 0))
-    monkeypatch.setattr("ray.available_resources", dict)
-    actors = [{"name": f"rollout-{number}", "namespace": "first"} for number in range(2)]
-    for others, said in ((actors, r"0 of 4 cores.*\(first\)"), ([], "0 of 4 cores.*other jobs")):
-        monkeypatch.setattr(cluster, "list_named_actors", lambda all_namespaces, others=others: others)
-        with pytest.raises(BadInput, match=said):
-            check_free(place((0, 1, 2, 3), 0))
