@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> int:
     statuses = Counter[str]()
     with VerifierPool(chosen, workers=len(os.sched_getaffinity(0))) as pool:
         for valid, samples in groupby(read_samples(words[0]), bool):
-            rewards: Iterator[Any] = pool.rewards_all(samples) if valid else samples  # type: ignore[arg-type]  # noqa: B031
+            rewards: Iterator[Any] = pool.rewards_all(samples) if valid else samples  # type: ignore  # noqa: B031
             for reward in rewards:
                 line = asdict(reward.verdict) if valid else INVALID
                 if given and valid:

@@ -107,9 +107,9 @@ def test_a_phase_that_fails_leaves_an_archive_and_stops_no_other(
         monkeypatch.setattr(doctor, name, Mock(side_effect=OSError("at 10.1.2.3")) if name == broken else works)
     assert main([*here, "report=true"]) == 1
     assert works.call_count == 2
+    assert [text.count("OSError: at …") for name, text in archived(here).items() if "-error" in name] == [1]
     monkeypatch.setattr(doctor, broken, Mock(return_value=3 * (broken == "check")))
     assert main([*here, "report=true"]) == 3 * (broken == "check")
-    assert [text.count("OSError: at …") for name, text in archived(here).items() if "-error" in name] == [1]
 
 
 def test_an_archive_is_small_and_keeps_the_ends_of_logs(
