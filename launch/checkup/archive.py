@@ -113,9 +113,9 @@ def carry_out_run(archive: Archive, settings: Sequence[str], brief: int = 0) -> 
     """
     name = "kill" if brief else "run"
     with scratch_folder("doctor-", archive.path.parent) as scratch:
-        own = (*SHORT, f"budget.minutes={MINUTES[name]}", f"run.folder={scratch}")
+        own = [*SHORT, f"budget.minutes={MINUTES[name]}", f"run.folder={scratch}"]
         if brief:
-            own += (f"rollout.max_response_tokens={brief}", "eval.max_response_tokens=null")
+            own += [f"rollout.max_response_tokens={brief}", "eval.max_response_tokens=null"]
         keys = {setting.partition("=")[0] for setting in (*own, "budget.hours=")}
         kept = [setting for setting in settings if setting.partition("=")[0] not in keys]
         run, output, killed, used = RunRecord(scratch / "short"), scratch / "output.log", False, 0

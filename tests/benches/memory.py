@@ -110,7 +110,7 @@ def _generate(ray: Any, engine: Any, config: Config, adapter: AdapterRef, groups
 def _batch(config: Config, adapter: AdapterRef) -> Batch:
     """Make groups of full length that fill one micro-batch."""
     rng, groups = random.Random(0), list[Group]()
-    length, left = config.rollout.max_response_tokens, config.learner.tokens_per_microbatch
+    length, left = config.rollout.max_response_tokens, config.learner.microbatch
     while left > PROMPT + 2 * length:
         count = min((left - PROMPT) // length, config.rollout.samples_per_problem)
         groups.append(random_group(rng, len(groups), PROMPT, [length] * count, adapter))

@@ -258,6 +258,13 @@ def test_functions_may_wait_and_see_the_whole_group(
     assert not any(reward.partial for reward in rewards)
 
 
+def test_responses_of_a_group_fail_each_in_its_own_way(pools: list[VerifierPool]) -> None:
+    group = group_of("async def one: return None if response else 1 / 0", "a", "")
+    first, second = asyncio.run(pools[0].score(group)).rewards
+    assert "returned None" in first.complaints[0]
+    assert "ZeroDivisionError" in second.complaints[0]
+
+
 @pytest.mark.parametrize(
     ("source", "masked", "said"),
     [

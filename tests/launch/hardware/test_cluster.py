@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from sysconfig import get_path
+from types import SimpleNamespace
 from unittest.mock import Mock
 from zipfile import ZipFile
 
@@ -104,9 +105,9 @@ def test_an_address_without_ray_or_with_the_ray_of_another_run_is_named(
             check_answers(address, address)
         monkeypatch.setenv("RAY_ADDRESS", "auto")
         monkeypatch.setattr(services, "get_ray_address_from_environment", lambda *_: address)
-        server = Mock(cmdline=lambda: [f"--gcs-address={address}"], parent=psutil.Process)
-        server.name = lambda: "raylet"
-        monkeypatch.setattr("psutil.process_iter", lambda: [server])
+        raylet = SimpleNamespace(cmdline=lambda: [f"--gcs-address={address}"], parent=psutil.Process)
+        raylet.name = lambda: "raylet"
+        monkeypatch.setattr("psutil.process_iter", lambda: [raylet])
         with pytest.raises(BadInput, match=f"RAY_ADDRESS=auto: .*process {os.getpid()} "):
             cluster.join("auto", Config())
     for wrong in ("local", "head", "ray://head:1"):

@@ -34,7 +34,7 @@ def test_wrong_generator_parameters_are_refused(parameters: dict[str, Any], load
 def test_a_hub_that_fails_or_is_silent_is_named(
     answer: Any, words: tuple[str, ...], loader: Loader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "newest", str)
+    monkeypatch.setattr(sources, "newest", lambda *_: "")
     monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: answer())
     loader.refuse({"data.source": "hub:owner/sums:test", "data.hub_timeout_s": 0.05}, "'owner/sums'", *words)
 
@@ -54,7 +54,7 @@ def test_a_hub_that_is_away_is_asked_once(loader: Loader, monkeypatch: pytest.Mo
 
 def test_hub_source_names_configuration_revision_and_split(loader: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(sources, "newest", str)
+    monkeypatch.setattr(sources, "newest", lambda *_: "")
     monkeypatch.setattr("datasets.load_dataset", lambda *names, **how: asked.append((names, how)) or SUMS)
     for source, scan in {"hub:owner/sums/main@3f2a:test": 20, "hub:owner/sums": None}.items():
         assert SOURCES.fullmatch(source)
