@@ -11,6 +11,7 @@ from enum import StrEnum
 from functools import cached_property
 from hashlib import blake2b
 from itertools import chain
+from math import nan
 
 
 @dataclass(frozen=True)
@@ -263,13 +264,10 @@ class Group:
 
     @property
     def learnable(self) -> bool:
-        """Whether a sample has an advantage that the learner uses."""
+        """Whether a sample has an advantage that the learner uses. None has if all rewards are the same, or if they
+        differ only in samples that the learner leaves out.
+        """
         return any(self.advantages)
-
-    @property
-    def fruitless(self) -> bool:
-        """Whether its rewards do not differ, or only in samples that the learner leaves out."""
-        return self.zero_variance or not self.learnable
 
 
 @dataclass(frozen=True)
@@ -285,12 +283,13 @@ class Measured:
     """What the learner measured while it computed the gradient of a batch.
 
     examples: number of samples with a gradient.
-    kl: KL(engine ‖ learner), nats per token of the samples with an advantage; it may be NaN or infinite.
+    kl: KL(engine ‖ learner), nats per token of the samples with an advantage; NaN without such a token. It may be
+        infinite.
     staleness: the mean of the same tokens, in versions.
     """
 
     examples: int = 0
-    kl: float = 0.0
+    kl: float = nan
     staleness: float = 0.0
 
 

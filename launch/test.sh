@@ -64,9 +64,12 @@ elif [ $isa = native ]; then
     .venv/bin/ruff check .
     .venv/bin/ruff format --check .
     said=$(mktemp)
-    trap 'kill $checking 2>/dev/null || true; rm -f "$said"' EXIT
+    trap 'kill -- "-$checking" 2>/dev/null || true; rm -f "$said"' EXIT
+    trap 'exit 130' INT
+    set -m # in a process group of its own, which ends with this script
     (.venv/bin/mypy && .venv/bin/lint-imports --no-logo) >"$said" 2>&1 &
     checking=$!
+    set +m
 else
     export TEST_ISA=$isa PYTHONPATH=$PWD/tests/isa${PYTHONPATH:+:$PYTHONPATH}
 fi

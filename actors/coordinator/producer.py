@@ -115,6 +115,7 @@ class RolloutProducer:
         """Count a batch as used for the next version. Return its metrics."""
         self.staleness.advance()
         self.cursor.use(group.index for group in batch.groups)
+        self._fruitless.settle(batch.groups)
         useful = sum(map(self._close, batch.groups))
         generated, verified = zip(*(self._seconds.pop(group.index) for group in batch.groups), strict=True)
         dropped, self._dropped = self._dropped, 0
@@ -143,12 +144,14 @@ class RolloutProducer:
         if before:
             await asyncio.wait({before})
         run.budget.expect("group", run.clock.now() - started)
-        if group.failed or (run.config.learner.dynamic_sampling and group.fruitless):
+        dropped = group.failed or (run.config.learner.dynamic_sampling and not group.learnable)
+        if dropped:
             self._drop(group)
         else:
             self._seconds[index] = attempt.generate_s, attempt.verify_s
             self.staleness.accept(group)
         self._note_activity()
+        self._fruitless.add(group, learned=run.ledger.counts.get("tokens/useful", 0) > 0, settled=dropped)
         await run.stopping.notify()
 
     def _note_generated(self, group: Group) -> None:
@@ -174,7 +177,7 @@ class RolloutProducer:
         self._dropped_tokens += group.tokens
 
     def _close(self, group: Group) -> int:
-        """Count a used or dropped group, and its tokens by kind. Return the useful ones."""
+        """Count the tokens of a used or dropped group by kind. Return the useful ones."""
         useful = 0
         for sample, reward, advantage in zip(group.samples, group.rewards, group.advantages, strict=True):
             if reward.masked:
@@ -185,7 +188,6 @@ class RolloutProducer:
                 kind = "truncated" if advantage is None else "useful"
             self._run.ledger.move(UNDECIDED, f"tokens/{kind}", len(sample.token_ids))
             useful += len(sample.token_ids) * (kind == "useful")
-        self._fruitless.add(group, learned=self._run.ledger.counts.get("tokens/useful", 0) > 0)
         return useful
 
     def _note_activity(self) -> None:

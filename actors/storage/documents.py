@@ -224,7 +224,7 @@ class RunSummary(Document):
     hardware: str = ""
 
 
-class BrakeState(Document):
+class RateLimitState(Document):
     """State of the learning rate's limit.
 
     recent: KL per squared rate of the last updates, or a bound where rounding hides it. noise: KL of samples that are
@@ -252,7 +252,7 @@ class GuardState(Document):
 class ControlsState(Document):
     """State of `Controls`. skipped: updates without a step in a row. fruitless: groups in a row by what they lack."""
 
-    brake: BrakeState = BrakeState()
+    rate_limit: RateLimitState = RateLimitState()
     guard: GuardState = GuardState()
     skipped: Count = 0
     fruitless: dict[str, Count] = {}

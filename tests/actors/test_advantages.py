@@ -52,16 +52,16 @@ def test_likelihood_divides_the_accuracy_alone_by_its_mean(rows: list[tuple[bool
 
 
 @pytest.mark.parametrize(
-    ("rewards", "truncated", "settings", "advantages", "variance", "fruitless"),
+    ("rewards", "truncated", "settings", "advantages", "variance", "learnable"),
     [
-        ((1.0, 0.0, None), (), {}, (0.5, -0.5, None), True, False),
-        ((1.0, 1.0, None), (), {}, (0.0, 0.0, None), False, True),
-        ((None, None), (), {}, (None, None), False, True),
-        ((1.0, 0.0, 0.0), (0,), {}, (2 / 3, -1 / 3, -1 / 3), True, False),
-        ((1.0, 0.0, 0.0), (0,), {"algorithm.mask_truncated": True}, (None, -1 / 3, -1 / 3), True, False),
+        ((1.0, 0.0, None), (), {}, (0.5, -0.5, None), True, True),
+        ((1.0, 1.0, None), (), {}, (0.0, 0.0, None), False, False),
+        ((None, None), (), {}, (None, None), False, False),
+        ((1.0, 0.0, 0.0), (0,), {}, (2 / 3, -1 / 3, -1 / 3), True, True),
+        ((1.0, 0.0, 0.0), (0,), {"algorithm.mask_truncated": True}, (None, -1 / 3, -1 / 3), True, True),
         # All answers are cut off, one of them after it was right.
-        ((1.0, 0.0), (0, 1), {"algorithm.mask_truncated": True}, (None, None), True, True),
-        ((1.0, 0.0, 0.0), (), {"algorithm.advantages": "over_mean"}, (2.0, -1.0, -1.0), True, False),
+        ((1.0, 0.0), (0, 1), {"algorithm.mask_truncated": True}, (None, None), True, False),
+        ((1.0, 0.0, 0.0), (), {"algorithm.advantages": "over_mean"}, (2.0, -1.0, -1.0), True, True),
     ],
 )
 def test_samples_without_a_verdict_or_cut_off_are_left_out(
@@ -70,7 +70,7 @@ def test_samples_without_a_verdict_or_cut_off_are_left_out(
     settings: dict[str, Any],
     advantages: tuple[float | None, ...],
     variance: bool,
-    fruitless: bool,
+    learnable: bool,
     build_group: Any,
 ) -> None:
     config, group = changed(Config(), {"algorithm.advantages": "mean_only", **settings}), build_group(0, rewards)
@@ -80,4 +80,4 @@ def test_samples_without_a_verdict_or_cut_off_are_left_out(
     group = replace(group, advantages=weigh(group, config.algorithm, accuracy=1.0))
     for got, expected in zip(group.advantages, advantages, strict=True):
         assert got == (expected if expected is None else pytest.approx(expected))
-    assert (not group.zero_variance, group.fruitless) == (variance, fruitless)
+    assert (not group.zero_variance, group.learnable) == (variance, learnable)

@@ -64,7 +64,17 @@ def read(name: str) -> dict[str, list[Case]]:
     }
 
 
-FILES = ("numbers", "units", "names", "words", "expressions", "collections", "intervals", "spelling", "refusals")
+FILES: tuple[str, ...] = (
+    "numbers",
+    "units",
+    "names",
+    "words",
+    "expressions",
+    "collections",
+    "intervals",
+    "spelling",
+    "refusals",
+)
 FILES += ("things", "notation", "near_misses", "unseen", "readings")
 
 CORPUS: dict[str, list[Case]] = {f"{file}, {topic}": cases for file in FILES for topic, cases in read(file).items()}

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from microbudget_rl.actors.coordinator.rules.collapse_guard import Alarm, Guard
 from microbudget_rl.actors.coordinator.rules.learning import FruitlessStreak
-from microbudget_rl.actors.coordinator.rules.rate import Brake, learning_rate
+from microbudget_rl.actors.coordinator.rules.rate import RateLimit, learning_rate
 from microbudget_rl.actors.errors import Halted
 from microbudget_rl.actors.messages import Measured
 from microbudget_rl.actors.storage.documents import ControlsState
@@ -21,7 +21,7 @@ class Controls:
 
     def __init__(self, config: Config, state: ControlsState) -> None:
         self._config = config
-        self._brake = Brake(state.brake)
+        self._rate_limit = RateLimit(state.rate_limit)
         self._guard = Guard(config.guard, state.guard)
         self._skipped = state.skipped
         self._fraction = 1.0  # of the schedule's rate, in the present update
@@ -30,7 +30,7 @@ class Controls:
     @property
     def state(self) -> ControlsState:
         return ControlsState(
-            brake=self._brake.state,
+            rate_limit=self._rate_limit.state,
             guard=self._guard.state,
             skipped=self._skipped,
             fruitless=self.fruitless.state,
@@ -41,13 +41,13 @@ class Controls:
         settings = self._config.learner
         self._fraction = 1.0
         if settings.max_kl and measured.examples:
-            self._brake.observe(measured)
-            self._fraction = self._brake.rate_fraction(settings.learning_rate, settings.max_kl)
+            self._rate_limit.observe(measured)
+            self._fraction = self._rate_limit.rate_fraction(settings.learning_rate, settings.max_kl)
         return self._fraction * learning_rate(settings, update, progress, self._config.budget.updates)
 
     def stepped(self, rate: float, measured: Measured, fault: str) -> dict[str, float]:
         """Learn what came of a step. Return its metrics. Raises Halted after SKIPPED_UPDATES faults in a row."""
-        self._brake.last = rate if measured.examples and not fault else 0.0
+        self._rate_limit.last = rate if measured.examples and not fault else 0.0
         self._skipped = self._skipped + 1 if fault else 0
         if self._skipped == SKIPPED_UPDATES:
             samples = "their samples are in samples/skipped-*"

@@ -1,7 +1,7 @@
 """The states of the learner, with the table of its transitions, and whether anything is left to learn."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum, auto
 
 from microbudget_rl.actors.errors import Halted
@@ -85,30 +85,40 @@ class FruitlessStreak:
         self._weighs_answers = config.reward.weighs_answers
         self.over = ""
         self._limit = FRUITLESS_BATCHES * config.learner.problems_per_update
-        self._found = Counter(state)
+        self._settled = Counter(state)
+        self._waiting: dict[int, str] = {}  # groups that a resumed run makes again
 
     @property
     def state(self) -> dict[str, int]:
-        return dict(self._found)
+        return dict(self._settled)
 
-    def add(self, group: Group, learned: bool) -> None:
-        """Count a group that was used or dropped. learned: whether the run has trained on a difference in reward.
+    def settle(self, groups: Iterable[Group]) -> None:
+        """Note that a batch has taken groups."""
+        self._settled.update(self._waiting.pop(group.index) for group in groups if group.index in self._waiting)
+
+    def add(self, group: Group, learned: bool, settled: bool = False) -> None:
+        """Count a verified group. learned: whether the run has trained on a difference in reward. settled: whether no
+        batch will take it.
 
         Raises Halted at the end of a streak, unless all its verified answers were right or, in a run that has learned,
         those of some groups, and no group failed.
         """
-        if self.over or not group.fruitless:
-            self._found.clear()
+        if self.over or group.learnable:
+            self._settled.clear()
+            self._waiting.clear()
             return
         right = not group.failed and all(r.parts["accuracy"] == 1.0 for r in group.rewards if not r.masked)
-        self._found["right" if right else "failed" if group.failed or group.complaints else "wrong"] += 1
-        length, solved = self._found.total(), self._found["right"] if self._weighs_answers else 0
+        self._waiting[group.index] = "right" if right else "failed" if group.failed or group.complaints else "wrong"
+        if settled:
+            self.settle([group])
+        kinds = self._settled + Counter(self._waiting.values())
+        length, solved = kinds.total(), kinds["right"] if self._weighs_answers else 0
         if length < self._limit:
             return
         if solved == length:
             self.over = "every sample of the last groups is right: nothing is left to learn"
             return
-        if solved and learned and not self._found["failed"]:
+        if solved and learned and not kinds["failed"]:
             counts = f"of the last {length} problems {solved} were always solved, and the others never"
             self.over = f"nothing more can be learned: {counts}"
             return

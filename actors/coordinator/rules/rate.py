@@ -5,7 +5,7 @@ from collections import deque
 from statistics import median_high
 
 from microbudget_rl.actors.messages import Measured
-from microbudget_rl.actors.storage.documents import BrakeState
+from microbudget_rl.actors.storage.documents import RateLimitState
 from microbudget_rl.conf.schema import LearnerConfig
 
 RECENT = 5
@@ -14,7 +14,7 @@ RECENT = 5
 FEWEST = 3
 """Fewest of them that limit the rate: the median of two is one of them."""
 
-NOTHING_SEEN = BrakeState()
+NOTHING_SEEN = RateLimitState()
 
 
 def learning_rate(config: LearnerConfig, update: int, progress: float, updates: int | None = None) -> float:
@@ -33,21 +33,21 @@ def learning_rate(config: LearnerConfig, update: int, progress: float, updates: 
     return config.learning_rate * warmup * (config.final_rate + (1.0 - config.final_rate) * remaining)
 
 
-class Brake:
+class RateLimit:
     """Keeps updates from moving the policy further than a KL divergence allows: a pure state machine.
 
     Stale samples show the movement at no cost: the engine's probabilities are those of an earlier version. It is taken
     to grow as the square of the rate. last: the rate of the last update; 0 if it changed nothing.
     """
 
-    def __init__(self, state: BrakeState = NOTHING_SEEN) -> None:
+    def __init__(self, state: RateLimitState = NOTHING_SEEN) -> None:
         self.last = state.last
         self._recent = deque(state.recent, maxlen=RECENT)
         self._noise = state.noise
 
     @property
-    def state(self) -> BrakeState:
-        return BrakeState(recent=list(self._recent), noise=self._noise, last=self.last)
+    def state(self) -> RateLimitState:
+        return RateLimitState(recent=list(self._recent), noise=self._noise, last=self.last)
 
     def observe(self, measured: Measured) -> None:
         """Learn from a batch."""

@@ -30,8 +30,16 @@ def test_rewards_that_teach_nothing_halt_the_run(run: Run, refill: bool, right: 
     cause = str(run.fail())
     assert "nothing can be learned" in cause
     assert ("mask_truncated" in cause) == bool(right)
-    assert run.learner.version == 0 or not refill
+    assert run.learner.version == 0 or len(run.rows) == run.coordinator.updates > 0 == refill
     assert not run.coordinator.ledger.counts.get("tokens/useful")
+
+
+def test_a_group_with_variance_among_many_that_are_replaced_is_no_streak(run: Run) -> None:
+    """It waits for its batch while far more are dropped than the streak may have."""
+    run.config = changed(run.config, {"learner.dynamic_sampling": True, "budget.updates": 3})
+    run.verifier.rewards_of = lambda group: (make_reward(1.0), make_reward(float(group.index % 5 > 0)))
+    assert run.go().status == "completed"
+    assert len(run.rows) == 3
 
 
 def test_groups_without_variance_are_replaced_where_asked_for(run: Run) -> None:

@@ -27,7 +27,7 @@ CONFIG = changed(
         "guard.patience": 2,
     },
 )
-FRESH, MOVED, EMPTY = Measured(8, 0.0, 0.0), Measured(8, 0.04, 1.0), Measured()
+FRESH, MOVED, EMPTY, UNWEIGHED = Measured(8, 0.02, 0.0), Measured(8, 0.06, 1.0), Measured(), Measured(8)
 
 
 def update(controls: Controls, measured: Measured, fault: str = "", **row: float) -> tuple[dict[str, float], list[Any]]:
@@ -44,12 +44,12 @@ def resumed(controls: Controls) -> Controls:
 
 def test_rates_follow_the_movement_of_the_policy_and_a_resume_knows_them() -> None:
     controls, fractions = Controls(CONFIG, ControlsState()), []
-    for measured in (FRESH, *[MOVED] * FEWEST, EMPTY):
+    for measured in (FRESH, *[MOVED] * 2, UNWEIGHED, MOVED, EMPTY):
         metrics, _ = update(controls, measured)
         assert metrics["learning_rate"] == PEAK * metrics["learner/rate_kept"]
         fractions.append(metrics["learner/rate_kept"])
         controls = resumed(controls)
-    assert fractions == pytest.approx([1.0] * FEWEST + [0.5, 1.0])
+    assert fractions == pytest.approx([1.0] * FEWEST + [1.0, 0.5, 1.0])
     free = Controls(changed(CONFIG, {"learner.max_kl": 0.0}), ControlsState())
     assert {update(free, MOVED)[0]["learning_rate"] for _ in range(6)} == {PEAK}
 
@@ -67,7 +67,7 @@ def test_guard_and_fruitless_groups_are_counted_across_a_resume() -> None:
     for index in range(FRUITLESS_BATCHES):
         controls = resumed(controls)
         assert not controls.fruitless.over
-        controls.fruitless.add(make_group(index, scores=(1.0, 1.0)), learned=True)
+        controls.fruitless.add(make_group(index, scores=(1.0, 1.0)), learned=True, settled=True)
         assert update(controls, FRESH, policy__entropy=1.0, reward__mean=0.5)[1] == []
     assert controls.fruitless.over
     found = [alarm.signal for _ in range(2) for alarm in update(controls, FRESH, policy__entropy=0.01)[1]]

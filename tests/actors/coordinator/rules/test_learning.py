@@ -44,7 +44,15 @@ def test_a_streak_completes_the_run_if_it_has_led_somewhere_and_else_halts_it(
 def test_a_group_with_variance_begins_the_count_again() -> None:
     config = changed(Config(), {"learner.problems_per_update": 1})
     streak = FruitlessStreak(config)
-    for pair in ((RIGHT, RIGHT),) * 3, ((RIGHT, WRONG),), ((RIGHT, RIGHT),) * 3:
-        for rewards in pair:
-            streak.add(weighed(replace(make_group(0), rewards=rewards), config), learned=True)
+    for index, rewards in enumerate([(RIGHT, RIGHT)] * 3 + [(RIGHT, WRONG)] + [(RIGHT, RIGHT)] * 3):
+        streak.add(weighed(replace(make_group(index), rewards=rewards), config), learned=True)
     assert not streak.over
+
+
+def test_only_what_a_resumed_run_does_not_make_again_is_kept() -> None:
+    streak, groups = FruitlessStreak(Config()), [make_group(index, scores=(1.0, 1.0)) for index in range(3)]
+    for number, group in enumerate(groups):
+        streak.add(group, learned=True, settled=number == 0)
+    assert streak.state == {"right": 1}
+    streak.settle(groups[1:2])
+    assert streak.state == {"right": 2}

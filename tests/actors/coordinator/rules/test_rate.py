@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microbudget_rl.actors.coordinator.rules.rate import FEWEST, RECENT, Brake, learning_rate
+from microbudget_rl.actors.coordinator.rules.rate import FEWEST, RECENT, RateLimit, learning_rate
 from microbudget_rl.actors.messages import Measured
-from microbudget_rl.actors.storage.documents import BrakeState
+from microbudget_rl.actors.storage.documents import RateLimitState
 from microbudget_rl.conf.schema import LearnerConfig
 
 MOST = 0.03
@@ -39,45 +39,45 @@ def test_a_rate_too_high_is_lowered_once_enough_updates_say_so(
     peak: float, excess: float, noise: float, factors: list[float]
 ) -> None:
     """excess: KL at the peak, as a multiple of the largest that is allowed. factors: those of the schedule."""
-    brake, made = Brake(), []
-    brake.observe(Measured(1, noise, 0.0))
+    limit, made = RateLimit(), []
+    limit.observe(Measured(1, noise, 0.0))
     for factor in factors:
-        made.append(brake.rate_fraction(peak, MOST))
-        brake.last = peak * factor * made[-1]
-        brake.observe(Measured(1, MOST * excess * (brake.last / peak) ** 2 + noise, 1.0))
+        made.append(limit.rate_fraction(peak, MOST))
+        limit.last = peak * factor * made[-1]
+        limit.observe(Measured(1, MOST * excess * (limit.last / peak) ** 2 + noise, 1.0))
     assert made[:FEWEST] == [1.0] * FEWEST
     assert made[FEWEST:] == pytest.approx([min(1.0, excess**-0.5)] * (len(factors) - FEWEST), rel=1e-2)
 
 
-def test_single_batches_rounding_and_updates_without_a_change_do_not_brake() -> None:
-    brake = Brake(BrakeState(noise=MOST / 10))
-    brake.last = 0.01
-    brake.observe(Measured(1, MOST / 6, 1.0))
-    assert brake.rate_fraction(1.0, MOST) == 1.0
+def test_single_batches_rounding_and_updates_without_a_change_do_not_rate_limit() -> None:
+    limit = RateLimit(RateLimitState(noise=MOST / 10))
+    limit.last = 0.01
+    limit.observe(Measured(1, MOST / 6, 1.0))
+    assert limit.rate_fraction(1.0, MOST) == 1.0
     for kl in [100 * MOST] + [MOST / 2] * RECENT + [100 * MOST]:
-        brake.last = 1.0
-        brake.observe(Measured(1, kl, 1.0))
-        assert brake.rate_fraction(1.0, MOST) == 1.0
-    brake.last = 0.0
-    brake.observe(Measured(1, 100 * MOST, 1.0))
-    assert brake.rate_fraction(1.0, MOST) == 1.0
+        limit.last = 1.0
+        limit.observe(Measured(1, kl, 1.0))
+        assert limit.rate_fraction(1.0, MOST) == 1.0
+    limit.last = 0.0
+    limit.observe(Measured(1, 100 * MOST, 1.0))
+    assert limit.rate_fraction(1.0, MOST) == 1.0
 
 
 def test_movement_within_the_rounding_does_not_release_the_limit() -> None:
-    brake = Brake(BrakeState(noise=MOST / 10, last=1.0))
+    limit = RateLimit(RateLimitState(noise=MOST / 10, last=1.0))
     for _ in range(FEWEST):
-        brake.observe(Measured(1, 100 * MOST, 1.0))
+        limit.observe(Measured(1, 100 * MOST, 1.0))
     for _ in range(RECENT):
-        brake.last = 0.1 * brake.rate_fraction(1.0, MOST)
-        brake.observe(Measured(1, MOST / 6, 1.0))
-    assert brake.rate_fraction(1.0, MOST) == pytest.approx(0.1, rel=1e-2)
+        limit.last = 0.1 * limit.rate_fraction(1.0, MOST)
+        limit.observe(Measured(1, MOST / 6, 1.0))
+    assert limit.rate_fraction(1.0, MOST) == pytest.approx(0.1, rel=1e-2)
 
 
 @pytest.mark.parametrize("kl", [float("nan"), float("inf")])
 @pytest.mark.parametrize("behind", [0.0, 1.0])
 def test_a_batch_that_is_not_finite_says_nothing_about_the_rate(kl: float, behind: float) -> None:
-    brake = Brake(BrakeState(last=1.0))
-    brake.observe(Measured(1, 4 * MOST, 1.0))
-    before = brake.state
-    brake.observe(Measured(1, kl, behind))
-    assert brake.state == before
+    limit = RateLimit(RateLimitState(last=1.0))
+    limit.observe(Measured(1, 4 * MOST, 1.0))
+    before = limit.state
+    limit.observe(Measured(1, kl, behind))
+    assert limit.state == before
