@@ -281,4 +281,4 @@ def _command(name: str, arguments: list[str], expected: Container[int] = (0, 3),
     if process.returncode == BAD_INPUT:
         raise BadInput(*f"\n{said}".rpartition(f"\n{name}: ")[2].splitlines())
     if process.returncode not in expected:
-        raise RuntimeError(f"{name} has failed: see above")
+        raise RuntimeError(f"{name} has failed: {'see above' if shown else said}")

@@ -124,7 +124,7 @@ def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[
         import datasets
         from huggingface_hub.errors import HfHubHTTPError
 
-        away = None
+        away, offline = None, datasets.config.HF_HUB_OFFLINE
         try:
             os.path.isdir(repository) or newest(repository, revision or None, "dataset")
         except HfHubHTTPError:
@@ -136,6 +136,8 @@ def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[
             return [Row(fields) for fields in islice(datasets.load_dataset(repository, *config, **how), most)]
         except Exception as error:
             raise away or error from None
+        finally:
+            datasets.config.HF_HUB_OFFLINE = offline
 
     try:
         return in_thread(data.hub_timeout_s, load, setting="data.hub_timeout_s")

@@ -95,7 +95,7 @@ class Success:
     @property
     def now(self) -> bool:
         """Whether the policy has learned, by the latest reward."""
-        if self.first is None or self.best is None:
+        if self.first is None or self.best is None or len(self.rewards) < self._window + 1:
             return False
         _, latest = _medians(self.rewards, self._window)
         return latest >= max(self.first + _least_spread(self.first), self.best - _least_spread(self.best))
