@@ -135,13 +135,9 @@ async def sample(
                 Request(index, problem, adapter, rollout_sampling(config, "signal", index))
                 for index, problem in enumerate(repeated, start=len(rows) * groups)
             ]
-            made = dict[int, list[SampleRow]]()
-
-            def keep(place: int, attempt: Attempt, made: dict[int, list[SampleRow]] = made) -> None:
-                made[place] = [sample_row(attempt.group, number) for number in range(size)]
-
+            made = dict[int, Attempt]()
             seconds = 60 * asked.minutes + began - clock.now()
-            complete = await attempts.make_all(requests, at_once, keep, seconds)
+            complete = await attempts.make_all(requests, at_once, made.__setitem__, seconds)
             if not complete and not rows:
                 needed = math.ceil(2 * asked.minutes * len(requests) / max(len(made), 1))  # the short ones end first
                 known = f"{len(made)} of the first {len(requests)} groups have their {size} responses"
@@ -149,7 +145,8 @@ async def sample(
             if not complete:  # the responses that there are would be the short ones
                 break
             for first in range(0, len(requests), groups):
-                rows.append([row for place in range(first, first + groups) for row in made[place]])
+                repeats = [made[place].group for place in range(first, first + groups)]
+                rows.append([sample_row(group, number) for group in repeats for number in range(size)])
             if not go_on(Sampled(problems[: len(rows)], rows, clock.now() - began)):
                 break
         return Sampled(problems[: len(rows)], rows, clock.now() - began)
@@ -204,7 +201,7 @@ def _unverified(row: SampleRow) -> bool:
 def commonest(samples: Samples) -> Iterator[str]:
     """Yield a line for each of the commonest ways to fail: how many of the responses, and the first such sample."""
     ways = defaultdict[str, list[SampleRow]](list)
-    rows = [row for of_problem in samples for row in of_problem]
+    rows = [row for repeats in samples for row in of_problem]
     for row in rows:
         if row.failure:
             ways[f"the reward function failed: {_short(row.failure.partition(', on problem ')[0])}"].append(row)
