@@ -201,7 +201,7 @@ def _unverified(row: SampleRow) -> bool:
 def commonest(samples: Samples) -> Iterator[str]:
     """Yield a line for each of the commonest ways to fail: how many of the responses, and the first such sample."""
     ways = defaultdict[str, list[SampleRow]](list)
-    rows = [row for repeats in samples for row in of_problem]
+    rows = [row for of_problem in samples for row in of_problem]
     for row in rows:
         if row.failure:
             ways[f"the reward function failed: {_short(row.failure.partition(', on problem ')[0])}"].append(row)
