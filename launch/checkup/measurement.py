@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from microbudget_rl.actors.attempt import rollout_sampling
 from microbudget_rl.actors.clock import WallClock
-from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Problem, Reward, Sample, Status, Verdict
+from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Problem, Request, Reward, Sample, Status, Verdict
 from microbudget_rl.actors.protocols import Clock
 from microbudget_rl.actors.rollout.pool import EnginePool
 from microbudget_rl.actors.rollout.shared_weights import SharedWeights
@@ -112,7 +112,7 @@ async def _measure(plan: Plan, engines: EnginePool, learner: RemoteLearner) -> M
     async def decode(tokens: int, seed: int) -> list[Group]:
         sampling = rollout_sampling(config, "speeds", seed, max_tokens=tokens)
         requests = (
-            engines.generate(n, Problem(f"{seed}-{n}", "", random_ids(rng, prompt), ""), adapter, sampling)
+            engines.generate(Request(n, Problem(f"{seed}-{n}", "", random_ids(rng, prompt), ""), adapter, sampling))
             for n in range(decoding * actors)
         )
         return await asyncio.gather(*requests)
