@@ -11,19 +11,9 @@ from typing import Any
 
 from microbudget_rl.actors.advantages import weigh
 from microbudget_rl.actors.clock import cut_off
-from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sampling, request_seed
+from microbudget_rl.actors.messages import Group, Request, Sampling, request_seed
 from microbudget_rl.actors.protocols import Clock, Sampler, Verifier
 from microbudget_rl.conf.schema import Config
-
-
-@dataclass(frozen=True)
-class Request:
-    """A group to make. index: the group's. adapter: the policy's, None for the base model."""
-
-    index: int
-    problem: Problem
-    adapter: AdapterRef | None
-    sampling: Sampling
 
 
 @dataclass(frozen=True)
@@ -47,7 +37,7 @@ class Attempts:
     async def make(self, request: Request, on_generated: Callable[[Group], None] = lambda group: None) -> Attempt:
         """Return a verified group. on_generated: called between generation and verification."""
         started = self.clock.now()
-        group = await self.engine.generate(request.index, request.problem, request.adapter, request.sampling)
+        group = await self.engine.generate(request)
         generated = self.clock.now()
         on_generated(group)
         group = await self.verifier.score(group)

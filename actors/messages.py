@@ -134,6 +134,16 @@ class Sampling:
     seed: int
 
 
+@dataclass(frozen=True)
+class Request:
+    """A group to generate. index: the group's. adapter: the policy's, None for the base model."""
+
+    index: int
+    problem: Problem
+    adapter: AdapterRef | None
+    sampling: Sampling
+
+
 def request_seed(run_seed: int, purpose: str, index: int) -> int:
     """Return a 31-bit seed that depends on nothing but its arguments, so that a resumed run repeats its requests."""
     digest = blake2b(f"{run_seed}/{purpose}/{index}".encode(), digest_size=4).digest()

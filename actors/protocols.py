@@ -9,8 +9,7 @@ from microbudget_rl.actors.messages import (
     Group,
     Inspection,
     Measured,
-    Problem,
-    Sampling,
+    Request,
     Scores,
     UpdateStats,
 )
@@ -30,12 +29,10 @@ class Clock(Protocol):
 class Sampler(Protocol):
     """Generates groups under versioned adapters."""
 
-    async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
-        """Sample all responses to one problem from one adapter version; raise if that version is not loaded."""
+    async def generate(self, request: Request) -> Group:
+        """Sample all responses to a problem from one adapter version; raise if that version is not loaded."""
 
-    async def generate_on_each(
-        self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
-    ) -> tuple[Group, ...]:
+    async def generate_on_each(self, request: Request) -> tuple[Group, ...]:
         """Have each engine generate this group. Return the groups in the same order each time."""
 
 

@@ -31,7 +31,7 @@ from rich.live import Live
 
 from microbudget_rl.actors.attempt import evaluation_sampling
 from microbudget_rl.actors.errors import ActorDied
-from microbudget_rl.actors.messages import AdapterRef, Problem, Sampling, Verdict
+from microbudget_rl.actors.messages import AdapterRef, Problem, Request, Verdict
 from microbudget_rl.actors.models.prompts import render_prompt
 from microbudget_rl.conf.arguments import run_and_options, whole
 from microbudget_rl.conf.command import PlainConsole, command, near
@@ -119,7 +119,7 @@ class Chat:
     console: Console
     tokenizer: Any
     models: Mapping[str, AdapterRef | None]
-    stream: Callable[[Problem, AdapterRef | None, Sampling], AsyncIterator[str]]
+    stream: Callable[[Request], AsyncIterator[str]]
     verify: Callable[[str, str, str], Verdict]
     problems: Callable[[], Sequence[Problem]]
 
@@ -158,7 +158,7 @@ class Chat:
         texts = dict.fromkeys(self.models, "")
 
         async def stream(model: str) -> None:
-            async for text in self.stream(problem, self.models[model], sampling):
+            async for text in self.stream(Request(0, problem, self.models[model], sampling)):
                 texts[model] += text
                 shown.update(side_by_side(texts))
 

@@ -32,7 +32,7 @@ import httpx2
 from microbudget_rl.actors.adapter_check.at_start import LONG_PROMPT
 from microbudget_rl.actors.adapter_check.prompts import Responses
 from microbudget_rl.actors.attempt import rollout_sampling
-from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sample
+from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Request, Sample
 from microbudget_rl.actors.models.adapters import Adapter, adopt_adapter
 from microbudget_rl.actors.models.families import read_config, text_config
 from microbudget_rl.actors.models.files import load_tokenizer, locate
@@ -94,7 +94,9 @@ def from_engine(config: Config, adapter: Adapter, prompts: list[list[int]]) -> t
     async def respond() -> list[Group]:
         engine = RolloutEngine(config, locate(config.model), share)
         await engine.load(served)
-        requests = [engine.generate(0, each, policy, sampling) for policy in (None, served) for each in problems]
+        requests = [
+            engine.generate(Request(0, each, policy, sampling)) for policy in (None, served) for each in problems
+        ]
         groups = await asyncio.gather(*requests)
         await engine.close()
         return groups

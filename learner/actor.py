@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from microbudget_rl.actors.errors import ActorDied, Halted, LearnerDied
-from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Inspection, Measured, Scores, UpdateStats
+from microbudget_rl.actors.messages import Batch
 from microbudget_rl.actors.models.files import found_here
 from microbudget_rl.actors.protocols import Clock, Learner
 from microbudget_rl.actors.rollout.shared_weights import SharedWeights
@@ -55,6 +55,21 @@ def guarded(method: str) -> Callable[..., Any]:
     def call(actor: "LearnerActor", *arguments: Any) -> Any:
         with actor.at_work, gpu_faults(actor.config):
             return getattr(actor.learner, method)(*arguments)
+
+    return call
+
+
+def forwarded(method: str, processes: int | None = None) -> Any:
+    """Return a method of `Learner` that has so many processes call theirs, or all, and returns the result of the first.
+
+    What is sent to all of them is put into Ray's object store once.
+    """
+
+    async def call(learner: "RemoteLearner", *arguments: Any) -> Any:
+        await asyncio.shield(learner._opening)
+        if processes is None:
+            arguments = tuple(ray.put(each) if isinstance(each, Batch | tuple) else each for each in arguments)
+        return (await learner._ask(learner._actors[:processes], method, *arguments))[0]
 
     return call
 
@@ -227,45 +242,21 @@ class RemoteLearner(Learner):
             actor.start()
         self._opening = asyncio.ensure_future(self._open())
 
-    async def publish(self) -> AdapterRef:
-        return await self._call("publish")
-
-    async def publish_synthetic(self) -> tuple[AdapterRef, ...]:
-        return await self._call("publish_synthetic", processes=1)
-
-    async def imitate(self, groups: tuple[Group, ...], progress: float) -> tuple[float, str]:
-        return await self._call("imitate", ray.put(groups), progress)
-
-    async def accumulate(self, batch: Batch) -> Measured:
-        return await self._call("accumulate", ray.put(batch))
-
-    async def step(self, rate: float) -> UpdateStats:
-        return await self._call("step", rate)
-
-    async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
-        return await self._call("score", groups, processes=1)
-
-    async def explain(self, groups: tuple[Group, ...], mistakes: bool = True) -> dict[str, tuple[float, ...]]:
-        return await self._call("explain", groups, mistakes, processes=1)
-
-    async def inspect(self, groups: tuple[Group, ...]) -> Inspection:
-        return await self._call("inspect", groups, processes=1)
-
-    async def save(self, folder: str) -> None:
-        await self._call("save", folder)
-
-    async def restore(self, folder: str | None, incarnation: int) -> None:
-        await self._call("restore", folder, incarnation)
+    publish = forwarded("publish")
+    publish_synthetic = forwarded("publish_synthetic", processes=1)
+    imitate = forwarded("imitate")
+    accumulate = forwarded("accumulate")
+    step = forwarded("step")
+    score = forwarded("score", processes=1)
+    explain = forwarded("explain", processes=1)
+    inspect = forwarded("inspect", processes=1)
+    save = forwarded("save")
+    restore = forwarded("restore")
 
     async def close(self) -> None:
         self._opening.cancel()
         for actor in self._actors:
             actor.kill()
-
-    async def _call(self, method: str, *arguments: Any, processes: int | None = None) -> Any:
-        """Call a method in so many processes, or in all, and return the result of the first."""
-        await asyncio.shield(self._opening)
-        return (await self._ask(self._actors[:processes], method, *arguments))[0]
 
     async def _open(self) -> None:
         """Let the processes meet, on the loopback interface if they share a machine, and load the model."""

@@ -142,7 +142,7 @@ class VerifierPool:
     ) -> list[float | NoResult]:
         arguments = problem.prompt, [*responses], problem.gold, problem.columns
         try:
-            results = self._run(theirs, user_function.call, function, *arguments)
+            results = theirs.run(user_function.call, function, *arguments)
             return [checked(results[place]) for place in range(len(responses))]
         except NoResult as error:
             return [error] * len(responses)
@@ -187,14 +187,14 @@ class VerifierPool:
         except NoResult:
             return False
 
-    def _call(self, function: Callable[..., Any], *arguments: Any, needs: str = "microbudget_rl.rewards") -> Any:
+    def _call(self, function: Callable[..., Any], *arguments: Any, **needs: str) -> Any:
         """Call a function in a free worker of the verifier, and remember its result. Raises NoResult."""
         key = blake2b(repr((function.__name__, *arguments)).encode(), digest_size=16).digest()
         with self._lock:
             result = self._known.get(key)
         if result is None:
             try:
-                result = self._run(self._verifiers, function, *arguments, needs=needs)
+                result = self._verifiers.run(function, *arguments, **needs)
             except Hung as error:
                 if not error.busy:
                     raise
@@ -206,15 +206,6 @@ class VerifierPool:
         if result is HANGS:
             raise Hung(busy=True)
         return result
-
-    def _run(
-        self, workers: "WorkerSet", function: Callable[..., Any], *arguments: Any, needs: str = "microbudget_rl.rewards"
-    ) -> Any:
-        worker = workers.free.get()
-        try:
-            return worker.run(function, *arguments, needs=needs)
-        finally:
-            workers.free.put(worker)
 
     def _close(self) -> None:
         for each in {self._verifiers, *self._theirs.values()}:
@@ -241,6 +232,14 @@ class WorkerSet:
     async def do(self, work: Callable[..., T], *arguments: Any) -> T:
         """Do some work in a thread."""
         return await asyncio.wrap_future(self.threads.submit(work, *arguments))
+
+    def run(self, function: Callable[..., Any], *arguments: Any, **needs: str) -> Any:
+        """Call a function in a free worker. needs: see `Worker.run`."""
+        worker = self.free.get()
+        try:
+            return worker.run(function, *arguments, **needs)
+        finally:
+            self.free.put(worker)
 
     def close(self) -> None:
         self.threads.shutdown(cancel_futures=True)

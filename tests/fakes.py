@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from microbudget_rl.actors.advantages import weigh
-from microbudget_rl.actors.attempt import Request
 from microbudget_rl.actors.errors import ActorDied, LearnerDied
 from microbudget_rl.actors.messages import (
     AdapterRef,
@@ -17,9 +16,9 @@ from microbudget_rl.actors.messages import (
     Inspection,
     Measured,
     Problem,
+    Request,
     Reward,
     Sample,
-    Sampling,
     Scores,
     Status,
     UpdateStats,
@@ -105,24 +104,23 @@ class FakeEngine(Remote):
         await self.travel()
         await self.slots.retire(adapter)
 
-    async def before(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> None:
+    async def before(self, request: Request) -> None:
         """Do what a test wants first in each request."""
 
-    async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
-        self.requests.append(Request(index, problem, adapter, sampling))
-        await self.before(index, problem, adapter, sampling)
+    async def generate(self, request: Request) -> Group:
+        index, sampling, adapter = request.index, request.sampling, request.adapter
+        self.requests.append(request)
+        await self.before(request)
         async with self.slots.request(adapter):
             await self.work(self.seconds_of(index))
         self.tokens += sampling.samples
         if sampling.samples > 1:
             self.served.append((index, adapter and adapter.name))
         sample = Sample((7,), (self.logprob,), "7", self.finish_reason)
-        return Group(index, problem, adapter, (sample,) * sampling.samples)
+        return Group(index, request.problem, adapter, (sample,) * sampling.samples)
 
-    async def generate_on_each(
-        self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
-    ) -> tuple[Group, ...]:
-        return (await self.generate(index, problem, adapter, sampling),)
+    async def generate_on_each(self, request: Request) -> tuple[Group, ...]:
+        return (await self.generate(request),)
 
     @property
     def base_samples(self) -> int:
@@ -207,8 +205,8 @@ class FrailEngine(Frail, FakeEngine):
     async def retire(self, adapter: AdapterRef) -> None:
         await self.unless_dead(super().retire(adapter))
 
-    async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
-        return await self.unless_dead(super().generate(index, problem, adapter, sampling))
+    async def generate(self, request: Request) -> Group:
+        return await self.unless_dead(super().generate(request))
 
     async def _load(self, adapter: AdapterRef) -> None:
         await self.travel(self.load_seconds)

@@ -8,7 +8,7 @@ from math import inf, isfinite
 from statistics import fmean
 
 from microbudget_rl.actors.attempt import rollout_sampling
-from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sampling
+from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Request, Sampling
 from microbudget_rl.actors.models.sizes import longest_sample
 from microbudget_rl.actors.protocols import Sampler
 from microbudget_rl.conf.schema import Config
@@ -48,7 +48,7 @@ class CheckPrompts:
         metered = self._metered(engine)
         by_problem = await asyncio.gather(
             *(
-                metered.generate_on_each(-1 - number, problem, adapter, self._sampling(number))
+                metered.generate_on_each(Request(-1 - number, problem, adapter, self._sampling(number)))
                 for number, problem in enumerate(self._problems)
             )
         )

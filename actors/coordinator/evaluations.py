@@ -19,7 +19,7 @@ from microbudget_rl.actors.coordinator.saving import Saving
 from microbudget_rl.actors.errors import ActorDied, Halted, LearnerDied, root_cause
 from microbudget_rl.actors.evaluation.evaluator import PolicySamples, complete_samples, part_of
 from microbudget_rl.actors.evaluation.statistics import known_rewards
-from microbudget_rl.actors.messages import AdapterRef, EvaluationSet, Group, Inspection, Sample, request_seed
+from microbudget_rl.actors.messages import AdapterRef, EvaluationSet, Group, Inspection, Request, Sample, request_seed
 from microbudget_rl.actors.storage.checkpoints import version_of
 from microbudget_rl.actors.storage.documents import EntropyChange, EventKind, Plasticity, PolicyScores
 from microbudget_rl.actors.storage.run_record import named
@@ -95,7 +95,7 @@ class ReferenceSet:
         rollout = self._run.config.rollout
         tokens, seed = min(rollout.max_response_tokens, INSPECTED_TOKENS), request_seed(0, "plasticity", number)
         sampling = rollout_sampling(self._run.config, "plasticity", number, samples=1, max_tokens=tokens, seed=seed)
-        return await self._engine.generate(-1 - number, self._problems[number], None, sampling)
+        return await self._engine.generate(Request(-1 - number, self._problems[number], None, sampling))
 
 
 class Evaluations:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sampling
+from microbudget_rl.actors.messages import Group, Request, Sampling
 from microbudget_rl.actors.protocols import Clock, Sampler
 from microbudget_rl.actors.storage.documents import LedgerRecord
 
@@ -120,20 +120,18 @@ class MeteredSampler:
     kind: str
     ledger: Ledger
 
-    async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
+    async def generate(self, request: Request) -> Group:
         started = self.ledger.clock.now()
-        with self._counting_cancelled(sampling):
-            group = await self.sampler.generate(index, problem, adapter, sampling)
+        with self._counting_cancelled(request.sampling):
+            group = await self.sampler.generate(request)
         self.ledger.sampled_tokens += group.tokens
-        self.ledger.sampling_seconds += (self.ledger.clock.now() - started) * sampling.samples
+        self.ledger.sampling_seconds += (self.ledger.clock.now() - started) * request.sampling.samples
         self.ledger.count(f"tokens/{self.kind}", group.tokens)
         return group
 
-    async def generate_on_each(
-        self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
-    ) -> tuple[Group, ...]:
-        with self._counting_cancelled(sampling):
-            groups = await self.sampler.generate_on_each(index, problem, adapter, sampling)
+    async def generate_on_each(self, request: Request) -> tuple[Group, ...]:
+        with self._counting_cancelled(request.sampling):
+            groups = await self.sampler.generate_on_each(request)
         self.ledger.count(f"tokens/{self.kind}", sum(group.tokens for group in groups))
         return groups
 

@@ -3,14 +3,14 @@
 import asyncio
 from statistics import fmean
 
-from microbudget_rl.actors.attempt import Request, rollout_sampling
+from microbudget_rl.actors.attempt import rollout_sampling
 from microbudget_rl.actors.coordinator.context import RunContext
 from microbudget_rl.actors.coordinator.ledger import UNDECIDED
 from microbudget_rl.actors.coordinator.publisher import PolicyPublisher
 from microbudget_rl.actors.coordinator.rules.learning import FruitlessStreak
 from microbudget_rl.actors.coordinator.rules.order import DataCursor, Mixture
 from microbudget_rl.actors.coordinator.rules.staleness import StalenessManager
-from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Problem
+from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Problem, Request
 from microbudget_rl.actors.storage.documents import CoordinatorState, EventKind
 
 MOST_KINDS = 20

@@ -5,13 +5,13 @@ from itertools import chain, islice
 from math import ceil
 from random import Random
 
-from microbudget_rl.actors.attempt import Request, rollout_sampling
+from microbudget_rl.actors.attempt import rollout_sampling
 from microbudget_rl.actors.coordinator.context import RunContext
 from microbudget_rl.actors.coordinator.ledger import WARM_START
 from microbudget_rl.actors.coordinator.metrics import Standing
 from microbudget_rl.actors.coordinator.saving import Saving
 from microbudget_rl.actors.errors import Halted
-from microbudget_rl.actors.messages import Group, Sample, Status
+from microbudget_rl.actors.messages import Group, Request, Sample, Status
 from microbudget_rl.actors.storage.checkpoints import read_state
 from microbudget_rl.actors.storage.documents import CoordinatorState, EventKind, SampleRow
 from microbudget_rl.actors.storage.run_folder import sample_row

@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from microbudget_rl.actors.attempt import Attempt, Attempts, Request, evaluation_sampling
+from microbudget_rl.actors.attempt import Attempt, Attempts, evaluation_sampling
 from microbudget_rl.actors.evaluation.statistics import Alike, Samples, scores
-from microbudget_rl.actors.messages import AdapterRef, Group, Problem
+from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Request
 from microbudget_rl.actors.storage.documents import EvaluatedSample, PolicyScores
 from microbudget_rl.actors.storage.files import append_row, read_rows
 from microbudget_rl.actors.storage.run_folder import sample_row

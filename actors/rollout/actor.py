@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import psutil
 import ray
 
-from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sampling
+from microbudget_rl.actors.messages import AdapterRef, Group, Request
 from microbudget_rl.actors.models.adapters import ADAPTER_FILES, WEIGHTS_FILE
 from microbudget_rl.actors.models.files import found_here
 from microbudget_rl.actors.protocols import Engine
@@ -156,18 +156,17 @@ class RemoteEngine(RemoteActor):
     async def retire(self, adapter: AdapterRef) -> None:
         await self.call("retire", adapter)
 
-    async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
+    async def generate(self, request: Request) -> Group:
         """Kill the engine if it takes longer than it may need for this request and all that are under way."""
-        tokens = sampling.samples * sampling.max_tokens
+        longest = request.sampling.max_tokens
+        tokens = request.sampling.samples * longest
         self._tokens += tokens
         token_s = SLOWEST_GPU_TOKEN_S if self._share.gpus else SLOWEST_TOKEN_S
-        deadline_s = SLOWEST_ANSWER_S + token_s * (sampling.max_tokens + self._tokens / self._at_once)
+        deadline_s = SLOWEST_ANSWER_S + token_s * (longest + self._tokens / self._at_once)
         try:
-            return await self.call("generate", index, problem, adapter, sampling, deadline_s=deadline_s)
+            return await self.call("generate", request, deadline_s=deadline_s)
         finally:
             self._tokens -= tokens
 
-    async def generate_on_each(
-        self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
-    ) -> tuple[Group, ...]:
-        return (await self.generate(index, problem, adapter, sampling),)
+    async def generate_on_each(self, request: Request) -> tuple[Group, ...]:
+        return (await self.generate(request),)

@@ -5,10 +5,10 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 from microbudget_rl.actors.errors import ActorDied
-from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sampling
+from microbudget_rl.actors.messages import AdapterRef, Group, Request
 from microbudget_rl.actors.protocols import Clock, Engine
 from microbudget_rl.actors.runtime.supervision import Lost, Record, Restartable, Supervised, WorkerPool
 
@@ -150,10 +150,6 @@ class EngineSlot(Supervised[RestartableEngine]):
                 return
 
 
-def generation(*request: Any) -> Callable[[Engine], Awaitable[Group]]:
-    return lambda engine: engine.generate(*request)
-
-
 class EnginePool:
     """Sends each group to the healthy engine with the fewest samples in flight.
 
@@ -178,23 +174,20 @@ class EnginePool:
     async def at_start(self, work: Callable[[str, Engine], Awaitable[None]]) -> None:
         await asyncio.gather(*(slot.at_start(work) for slot in self._slots))
 
-    async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
-        async with self._adapters.request(adapter):
-            return await self._pool.run(generation(index, problem, adapter, sampling), sampling.samples)
+    async def generate(self, request: Request) -> Group:
+        async with self._adapters.request(request.adapter):
+            return await self._generate(request)
 
-    async def generate_on_each(
-        self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
-    ) -> tuple[Group, ...]:
+    async def generate_on_each(self, request: Request) -> tuple[Group, ...]:
         """Request a group of every engine; another engine stands in for one that is being restarted."""
-        generate = generation(index, problem, adapter, sampling)
 
         async def answer(slot: EngineSlot) -> Group:
             if slot.healthy:
                 with contextlib.suppress(Lost):
-                    return await slot.attempt(generate)
-            return await self._pool.run(generate, sampling.samples)
+                    return await slot.attempt(lambda engine: engine.generate(request))
+            return await self._generate(request)
 
-        async with self._adapters.request(adapter):
+        async with self._adapters.request(request.adapter):
             return tuple(await asyncio.gather(*map(answer, self._slots)))
 
     async def load(self, adapter: AdapterRef) -> None:
@@ -212,6 +205,9 @@ class EnginePool:
 
     async def close(self) -> None:
         await asyncio.gather(*(slot.close() for slot in self._slots))
+
+    async def _generate(self, request: Request) -> Group:
+        return await self._pool.run(lambda engine: engine.generate(request), request.sampling.samples)
 
     async def _drop(self, adapter: AdapterRef) -> None:
         await asyncio.gather(*(slot.apply(lambda engine: engine.retire(adapter)) for slot in self._slots))

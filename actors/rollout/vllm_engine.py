@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from microbudget_rl.actors.errors import ActorDied
-from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sample, Sampling
+from microbudget_rl.actors.messages import AdapterRef, Group, Request, Sample
 from microbudget_rl.actors.models.files import stop_token_ids
 from microbudget_rl.actors.models.sizes import adapter_slots, answers_alone
 from microbudget_rl.actors.rollout.pool import AdapterSlots
@@ -198,28 +198,27 @@ class RolloutEngine:
     async def retire(self, adapter: AdapterRef) -> None:
         await self._adapters.retire(adapter)
 
-    async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
+    async def generate(self, request: Request) -> Group:
         """Sample all responses to a problem; the request ends on the version it started on."""
-        async with self._adapters.request(adapter):
-            [output] = [output async for output in self._request(problem, adapter, sampling)]
-        return Group(index, problem, adapter, tuple(map(self._sample, output.outputs)))
+        async with self._adapters.request(request.adapter):
+            [output] = [output async for output in self._outputs(request)]
+        return Group(request.index, request.problem, request.adapter, tuple(map(self._sample, output.outputs)))
 
-    async def stream(self, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> AsyncIterator[str]:
+    async def stream(self, request: Request) -> AsyncIterator[str]:
         """Yield the text of one response to a problem as it comes."""
-        async with self._adapters.request(adapter):
-            async for output in self._request(problem, adapter, sampling, in_parts=True):
+        async with self._adapters.request(request.adapter):
+            async for output in self._outputs(request, in_parts=True):
                 yield output.outputs[0].text
 
     async def close(self) -> None:
         await self._thread.close()
 
-    async def _request(
-        self, problem: Problem, adapter: AdapterRef | None, sampling: Sampling, in_parts: bool = False
-    ) -> "AsyncIterator[RequestOutput]":
+    async def _outputs(self, request: Request, in_parts: bool = False) -> "AsyncIterator[RequestOutput]":
         """Yield vLLM's outputs: one with all token ids, or in parts, each with the next part of the text."""
         from vllm import SamplingParams, TokensPrompt
         from vllm.sampling_params import RequestOutputKind
 
+        sampling = request.sampling
         parameters = SamplingParams(
             n=sampling.samples,
             temperature=sampling.temperature,
@@ -232,10 +231,11 @@ class RolloutEngine:
             detokenize=in_parts,
             output_kind=RequestOutputKind.DELTA if in_parts else RequestOutputKind.FINAL_ONLY,
         )
-        prompt, request_id = TokensPrompt(prompt_token_ids=list(problem.prompt_ids)), str(next(self._request_ids))
+        prompt = TokensPrompt(prompt_token_ids=list(request.problem.prompt_ids))
+        request_id = str(next(self._request_ids))
         if self._deterministic:
             prompt["cache_salt"] = request_id  # values from an earlier batch may differ in the last digits
-        lora = self._lora_requests[adapter.name] if adapter else None
+        lora = self._lora_requests[request.adapter.name] if request.adapter else None
         async with self._turn:
             async for output in self._thread.request(request_id, prompt, parameters, lora):
                 yield output

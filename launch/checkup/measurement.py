@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from microbudget_rl.actors.attempt import rollout_sampling
 from microbudget_rl.actors.clock import WallClock
-from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Problem, Reward, Sample, Status, Verdict
-from microbudget_rl.actors.protocols import Clock
+from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Problem, Request, Reward, Sample, Status, Verdict
+from microbudget_rl.actors.protocols import Clock, Learner
 from microbudget_rl.actors.rollout.pool import EnginePool
 from microbudget_rl.actors.rollout.shared_weights import SharedWeights
 from microbudget_rl.actors.runtime.placement import Placement
@@ -101,7 +101,7 @@ async def measure_actors(plan: Plan, model_path: str, folder: Path, record: Reco
             await learner.close()
 
 
-async def _measure(plan: Plan, engines: EnginePool, learner: RemoteLearner) -> Measured:
+async def _measure(plan: Plan, engines: EnginePool, learner: Learner) -> Measured:
     config, rollout, rng = plan.config, plan.config.rollout, random.Random(0)
     each, actors, ranks = rollout.samples_per_problem, len(plan.placement.rollouts), len(plan.placement.learners)
     longest, prompt = min(LONGEST, rollout.max_response_tokens), min(PROMPT, rollout.max_prompt_tokens)
@@ -112,7 +112,7 @@ async def _measure(plan: Plan, engines: EnginePool, learner: RemoteLearner) -> M
     async def decode(tokens: int, seed: int) -> list[Group]:
         sampling = rollout_sampling(config, "speeds", seed, max_tokens=tokens)
         requests = (
-            engines.generate(n, Problem(f"{seed}-{n}", "", random_ids(rng, prompt), ""), adapter, sampling)
+            engines.generate(Request(n, Problem(f"{seed}-{n}", "", random_ids(rng, prompt), ""), adapter, sampling))
             for n in range(decoding * actors)
         )
         return await asyncio.gather(*requests)

@@ -9,10 +9,10 @@ from pathlib import Path
 from statistics import fmean
 
 from microbudget_rl.actors.adapter_check.at_work import check_before_evaluation
-from microbudget_rl.actors.attempt import Attempt, Attempts, Request, rollout_sampling
+from microbudget_rl.actors.attempt import Attempt, Attempts, rollout_sampling
 from microbudget_rl.actors.clock import WallClock
 from microbudget_rl.actors.evaluation.statistics import FEWEST, UNVERIFIED, Mean, pass_at, share_interval
-from microbudget_rl.actors.messages import AdapterRef, Problem, Status
+from microbudget_rl.actors.messages import AdapterRef, Problem, Request, Status
 from microbudget_rl.actors.runtime.supervision import Record
 from microbudget_rl.actors.storage.documents import SampleRow
 from microbudget_rl.actors.storage.run_folder import sample_row

@@ -2,8 +2,8 @@
 
 import pytest
 
-from microbudget_rl.actors.attempt import Attempt, Attempts, Request, evaluation_sampling, rollout_sampling
-from microbudget_rl.actors.messages import Group
+from microbudget_rl.actors.attempt import Attempt, Attempts, evaluation_sampling, rollout_sampling
+from microbudget_rl.actors.messages import Group, Request
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.conf.settings import changed
 from tests.fakes import FakeEngine, FakeVerifier, make_problem

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Sampling
+from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Request, Sampling
 from microbudget_rl.conf.load import load
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.launch.checkup.measurement import random_group
@@ -104,7 +104,9 @@ def _generate(ray: Any, engine: Any, config: Config, adapter: AdapterRef, groups
     rollout, rng = config.rollout, random.Random(0)
     sampling = Sampling(rollout.samples_per_problem, rollout.max_response_tokens, 1.0, 1.0, 0)
     problems = [random_group(rng, index, PROMPT, (), adapter).problem for index in range(groups)]
-    ray.get([engine.generate.remote(index, problem, adapter, sampling) for index, problem in enumerate(problems)])
+    ray.get(
+        [engine.generate.remote(Request(index, problem, adapter, sampling)) for index, problem in enumerate(problems)]
+    )
 
 
 def _batch(config: Config, adapter: AdapterRef) -> Batch:

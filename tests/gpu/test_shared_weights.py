@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from microbudget_rl.actors.clock import WallClock
+from microbudget_rl.actors.messages import Request
 from microbudget_rl.actors.models.files import locate
 from microbudget_rl.actors.models.sizes import parameters
 from microbudget_rl.actors.protocols import FAITHFUL
@@ -28,7 +29,7 @@ async def difference(engines: EnginePool, learner: RemoteLearner, number: int) -
     """Return the mean |Δ log p| between engine and learner under a synthetic adapter."""
     adapter = (await learner.publish_synthetic())[number]
     await engines.load(adapter)
-    group = await engines.generate(0, PROBLEM, adapter, SAMPLING)
+    group = await engines.generate(Request(0, PROBLEM, adapter, SAMPLING))
     await engines.retire(adapter)
     return (await distances(learner, group))[FAITHFUL]
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from microbudget_rl.actors.adapter_check.prompts import distance, logprobs_of
 from microbudget_rl.actors.clock import WallClock
 from microbudget_rl.actors.errors import ActorDied
-from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Problem, Sampling, UpdateStats
+from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Problem, Request, Sampling, UpdateStats
 from microbudget_rl.actors.models.files import locate
 from microbudget_rl.actors.protocols import FAITHFUL
 from microbudget_rl.actors.rollout.actor import AdapterTransfer, RemoteEngine, RolloutActor
@@ -155,13 +155,13 @@ def test_adapters_are_swapped_during_requests(rig: Rig) -> None:
     async def scenario() -> tuple[float, list[dict[str, float]]]:
         old, new = await rig.learner.publish_synthetic()
         await rig.engine.load(old)
-        early = asyncio.create_task(rig.engine.generate(0, PROBLEM, old, replace(SAMPLING, max_tokens=512)))
+        early = asyncio.create_task(rig.engine.generate(Request(0, PROBLEM, old, replace(SAMPLING, max_tokens=512))))
         await asyncio.sleep(0.5)
         began = time.perf_counter()
         await rig.engine.load(new)
         seconds = time.perf_counter() - began
         assert not early.done()
-        late = asyncio.create_task(rig.engine.generate(1, PROBLEM, new, SAMPLING))
+        late = asyncio.create_task(rig.engine.generate(Request(1, PROBLEM, new, SAMPLING)))
         await rig.engine.retire(old)
         groups = await asyncio.gather(early, late)
         await rig.engine.retire(new)
@@ -181,7 +181,7 @@ def test_a_killed_engine_restarts_beside_the_learner(rig: Rig) -> None:
         rig.run(rig.engine.load(adapter))
     rig.run(rig.engine.revive())
     rig.run(rig.engine.load(adapter))
-    group = rig.run(rig.engine.generate(0, PROBLEM, adapter, SAMPLING))
+    group = rig.run(rig.engine.generate(Request(0, PROBLEM, adapter, SAMPLING)))
     assert rig.run(distances(rig.learner, group))[FAITHFUL] < AGREE
     assert inside(rig.engine, lambda actor: actor.vllm_config.cache_config.num_gpu_blocks) == before
     assert memory_used() < rig.plan.machine.gpu_memory

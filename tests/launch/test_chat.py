@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import pytest
 
-from microbudget_rl.actors.messages import AdapterRef, Problem, Sampling, Verdict
+from microbudget_rl.actors.messages import AdapterRef, Problem, Request, Sampling, Verdict
 from microbudget_rl.conf.command import PlainConsole
 from microbudget_rl.conf.errors import TryLater
 from microbudget_rl.conf.schema import Config
@@ -45,9 +45,9 @@ def chat(monkeypatch: pytest.MonkeyPatch, *lines: str) -> tuple[str, list[tuple[
     """
     requests: list[tuple[str, Sampling]] = []
 
-    async def stream(problem: Problem, adapter: object, sampling: Sampling) -> AsyncIterator[str]:
-        requests.append((problem.prompt, sampling))
-        for part in ("\\boxed{", "7" if adapter else "1", "}"):
+    async def stream(request: Request) -> AsyncIterator[str]:
+        requests.append((request.problem.prompt, request.sampling))
+        for part in ("\\boxed{", "7" if request.adapter else "1", "}"):
             await asyncio.sleep(0)
             yield part
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from microbudget_rl.actors.attempt import Attempts
 from microbudget_rl.actors.coordinator.coordinator import Coordinator
 from microbudget_rl.actors.evaluation.evaluator import complete_samples
-from microbudget_rl.actors.messages import APART, AdapterRef, Group, Problem, ProblemSet, Sample, Sampling
+from microbudget_rl.actors.messages import APART, AdapterRef, Group, ProblemSet, Request, Sample
 from microbudget_rl.actors.models.files import load_tokenizer
 from microbudget_rl.actors.storage.checkpoints import Checkpoints
 from microbudget_rl.actors.storage.documents import EvaluatedSample, EvaluationDocument
@@ -282,15 +282,16 @@ def test_answers_are_compared_in_one_spelling_and_unreadable_ones_with_nothing()
 
 
 class Recorder(FakeEngine):
-    """seen: index, problem and sampling of every request by the adapter's folder."""
+    """seen: every request, without its adapter, by the adapter's folder."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: dict[str, list[tuple[int, Problem, Sampling]]] = defaultdict(list)
+        self.seen: dict[str, list[Request]] = defaultdict(list)
 
-    async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
-        self.seen[adapter.path if adapter else ""].append((index, problem, sampling))
-        return Group(index, problem, adapter, (Sample((7,), (-1.0,), "7", "stop"),))
+    async def generate(self, request: Request) -> Group:
+        adapter = request.adapter
+        self.seen[adapter.path if adapter else ""].append(replace(request, adapter=None))
+        return Group(request.index, request.problem, adapter, (Sample((7,), (-1.0,), "7", "stop"),))
 
 
 def test_a_run_and_evaluate_take_the_same_samples_of_the_held_out_problems(

@@ -1,7 +1,6 @@
 """Notices when a policy collapses."""
 
-from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -29,7 +28,7 @@ class Signal:
     change is an alarm.
     floor: value below which the latest updates raise an alarm, whatever was usual.
     collapse: whether an alarm means that the policy collapses; if not, it is a warning only.
-    excused: whether a fall is not an alarm while the policy succeeds (see `Success`).
+    excused: whether a fall is not an alarm while the policy succeeds (see `Guard`).
     """
 
     name: str
@@ -69,45 +68,8 @@ class Alarm:
         return f"{self.signal} {change} {self.value:.3g}"
 
 
-class Success:
-    """Tells by the reward whether a policy has learned: a policy that knows the answers has little entropy left.
-
-    It has learned if the latest reward is above the first window's and not below the best window's, each with a margin
-    of the reward's least spread. A fall of entropy is then excused. It becomes an alarm once the reward falls, as long
-    as most of the first window's entropy is missing.
-    """
-
-    def __init__(self, settings: GuardConfig, state: GuardState) -> None:
-        self._window = settings.window
-        self.rewards = deque(state.rewards, maxlen=settings.window + settings.patience)
-        self.first, self.best = state.first_reward, state.best_reward
-
-    def look(self, row: Mapping[str, float]) -> None:
-        """Add an update's row. A row without a reward changes nothing."""
-        if REWARD.name not in row:
-            return
-        self.rewards.append(row[REWARD.name])
-        if len(self.rewards) == self.rewards.maxlen:
-            usual, _ = _medians(self.rewards, self._window)
-            self.first = usual if self.first is None else self.first
-            self.best = usual if self.best is None else max(self.best, usual)
-
-    @property
-    def now(self) -> bool:
-        """Whether the policy has learned, by the latest reward."""
-        if self.first is None or self.best is None or len(self.rewards) < self._window + 1:
-            return False
-        _, latest = _medians(self.rewards, self._window)
-        return latest >= max(self.first + _least_spread(self.first), self.best - _least_spread(self.best))
-
-
 def _least_spread(reward: float) -> float:
     return max(REWARD.share * abs(reward), REWARD.least)
-
-
-def _medians(values: Iterable[float], window: int) -> tuple[float, float]:
-    series = list(values)
-    return median(series[:window]), median(series[window:])
 
 
 class Guard:
@@ -119,45 +81,58 @@ class Guard:
 
     def __init__(self, settings: GuardConfig, state: GuardState = NOTHING_SEEN) -> None:
         self._settings = settings
-        self._values = {name: deque(values, maxlen=self._length) for name, values in state.values.items()}
-        self._first = {**state.first}
-        self._success = Success(settings, state)
-
-    @property
-    def state(self) -> GuardState:
-        return GuardState(
-            values={name: list(values) for name, values in self._values.items()},
-            first=self._first,
-            rewards=list(self._success.rewards),
-            first_reward=self._success.first,
-            best_reward=self._success.best,
-        )
-
-    @property
-    def _length(self) -> int:
-        return self._settings.window + self._settings.patience
+        self._length = settings.window + settings.patience
+        self.state = state
 
     def look(self, row: Mapping[str, float]) -> list[Alarm]:
         """Return the alarms that an update's row raises; rows come in the order of their updates."""
-        self._success.look(row)
+        # A copy: a checkpoint that is being written may have the state before. Its lists are replaced, not changed.
+        copies = {"values": {**self.state.values}, "first": {**self.state.first}}
+        self.state = self.state.model_copy(update=copies)
+        if REWARD.name in row:
+            self._add_reward(row[REWARD.name])
         return [alarm for signal in SIGNALS if signal.name in row and (alarm := self._check(signal, row[signal.name]))]
+
+    def _add_reward(self, reward: float) -> None:
+        rewards = [*self.state.rewards, reward][-self._length :]
+        first, best = self.state.first_reward, self.state.best_reward
+        if len(rewards) == self._length:
+            usual, _ = self._medians(rewards)
+            first = usual if first is None else first
+            best = usual if best is None else max(best, usual)
+        update = {"rewards": rewards, "first_reward": first, "best_reward": best}
+        self.state = self.state.model_copy(update=update)
+
+    @property
+    def _succeeds(self) -> bool:
+        """Whether the policy has learned, by the reward: one that knows the answers has little entropy left.
+
+        It has learned if the latest reward is above the first window's and not below the best window's, each with a
+        margin of the reward's least spread. A fall of entropy is then excused. It becomes an alarm once the reward
+        falls, as long as most of the first window's entropy is missing.
+        """
+        first, best = self.state.first_reward, self.state.best_reward
+        if first is None or best is None or len(self.state.rewards) < self._length:  # also after a longer window
+            return False
+        _, latest = self._medians(self.state.rewards)
+        return latest >= max(first + _least_spread(first), best - _least_spread(best))
 
     def _check(self, signal: Signal, value: float) -> Alarm | None:
         """Add a signal's next value. Only the first alarm of a signal with a floor comes without a window before it."""
         window = self._settings.window
-        known = () if signal.floor is None else [signal.floor] * window
-        values = self._values.setdefault(signal.name, deque(known, maxlen=self._length))
-        values.append(value)
+        known = [] if signal.floor is None else [signal.floor] * window
+        values = [*self.state.values.get(signal.name, known), value][-self._length :]
+        self.state.values[signal.name] = values
         if len(values) < self._length:
             return None
-        usual, latest = _medians(values, window)
+        usual, latest = self._medians(values)
         if signal.floor is not None:
             alarm = Alarm(signal.name, latest, signal.floor, signal.collapse) if latest < signal.floor else None
         else:
-            alarm = self._compare(signal, list(values)[:window], usual, latest)
+            alarm = self._compare(signal, values[:window], usual, latest)
         if alarm:
             values.clear()
-            self._first.pop(signal.name, None)
+            self.state.first.pop(signal.name, None)
         return alarm
 
     def _compare(self, signal: Signal, before: list[float], usual: float, latest: float) -> Alarm | None:
@@ -165,8 +140,12 @@ class Guard:
         spread = max(MAD_TO_SIGMA * deviation, signal.share * abs(usual), signal.least)
         distance = (latest - usual) / spread if spread else 0.0
         low, high = signal.falls and distance < -self._settings.limit, signal.rises and distance > self._settings.limit
-        first = self._first.setdefault(signal.name, usual)
+        first = self.state.first.setdefault(signal.name, usual)
         gone = signal.name.endswith("/entropy") and latest < ENTROPY_LEFT * first
-        if not (low or high or gone) or (signal.excused and self._success.now):
+        if not (low or high or gone) or (signal.excused and self._succeeds):
             return None
         return Alarm(signal.name, latest, first if gone else usual)
+
+    def _medians(self, values: Sequence[float]) -> tuple[float, float]:
+        """Return the usual value and the latest one."""
+        return median(values[: self._settings.window]), median(values[self._settings.window :])

@@ -72,18 +72,18 @@ class Faulty(Run):
         )
         rng = random.Random(0)
 
-        async def generate_on_each(index: int, problem: Any, adapter: Any, sampling: Any) -> tuple[Group, ...]:
+        async def generate_on_each(request: Any) -> tuple[Group, ...]:
             await self.engine.travel()
-            number = -1 - index
+            index, adapter = request.index, request.adapter
 
             def respond(engine: int) -> Sample:
                 served = fault(engine, asked_for(adapter))
                 if not adapter.synthetic:
                     served = replace(served, version=served.version * step)
-                logprobs = (logprob(served, number, token) + rng.gauss(0.0, noise) for token in range(TOKENS))
+                logprobs = (logprob(served, -1 - index, token) + rng.gauss(0.0, noise) for token in range(TOKENS))
                 return Sample((7,) * TOKENS, tuple(logprobs), "7", "length")
 
-            return tuple(Group(index, problem, adapter, (respond(engine),)) for engine in range(engines))
+            return tuple(Group(index, request.problem, adapter, (respond(engine),)) for engine in range(engines))
 
         async def score(groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
             def view(served: Served, number: int) -> tuple[float, ...]:

@@ -5,7 +5,7 @@ from typing import Any
 from microbudget_rl.actors.adapter_check.at_start import CheckAtStart
 from microbudget_rl.actors.adapter_check.prompts import CheckPrompts
 from microbudget_rl.actors.coordinator.publisher import PolicyPublisher
-from microbudget_rl.actors.messages import AdapterRef, Sampling
+from microbudget_rl.actors.messages import AdapterRef, Request, Sampling
 from tests.actors.virtual_run import make_config, make_problems
 from tests.fakes import FakeEngine, FakeLearner, make_problem
 from tests.virtual_time import run_virtually
@@ -25,7 +25,7 @@ def test_versions_stay_as_long_as_a_group_may_need_them() -> None:
             before, adapter = publisher.policy, AdapterRef(version, 0, "nowhere")
             await publisher.adopt(adapter)
             await publisher.check()
-            group = asyncio.create_task(engine.generate(0, make_problem(0), before or adapter, sampling))
+            group = asyncio.create_task(engine.generate(Request(0, make_problem(0), before or adapter, sampling)))
             await publisher.retire_outdated()  # the group's task has not called the engine yet
             assert (await group).adapter == (before or adapter)
             needed.append([each.version for each in publisher.needed])

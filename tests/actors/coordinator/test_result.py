@@ -9,7 +9,7 @@ import pytest
 
 from microbudget_rl.actors.coordinator.context import result_of
 from microbudget_rl.actors.errors import Halted
-from microbudget_rl.actors.messages import AdapterRef, Group, Reward, Scores
+from microbudget_rl.actors.messages import AdapterRef, Group, Request, Reward, Scores
 from microbudget_rl.actors.storage.checkpoints import Checkpoints
 from microbudget_rl.actors.storage.documents import Result
 from microbudget_rl.conf.settings import changed
@@ -209,8 +209,9 @@ def test_result_is_measured_before_the_last_policy_and_the_budget_is_kept(
         await asyncio.sleep(slow if adapter.path != "nowhere" else 0.0)
         await load(adapter)
 
-    async def later(index: int, problem: Any, adapter: Any, sampling: Any) -> None:
-        await asyncio.sleep(slow if adapter and adapter.path != "nowhere" and index >= 0 else 0.0)
+    async def later(request: Request) -> None:
+        adapter = request.adapter
+        await asyncio.sleep(slow if adapter and adapter.path != "nowhere" and request.index >= 0 else 0.0)
 
     run.engine.load, run.engine.before = late, later  # type: ignore[method-assign]
     outcome = run.go()

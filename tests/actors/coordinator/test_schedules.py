@@ -24,7 +24,7 @@ from microbudget_rl.actors.coordinator.rules.learning import TRANSITIONS, Learne
 from microbudget_rl.actors.coordinator.rules.selection import SCORE
 from microbudget_rl.actors.coordinator.warm_start import lesson
 from microbudget_rl.actors.errors import ActorDied, Halted, Interrupted, root_cause
-from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Reward, Status
+from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Request, Reward, Status
 from microbudget_rl.actors.models.sizes import adapter_slots
 from microbudget_rl.actors.protocols import Engine
 from microbudget_rl.actors.rollout.pool import EnginePool
@@ -97,13 +97,13 @@ class Tally:
 
         await self._engine.at_start(with_tally)
 
-    async def generate(self, *request: Any) -> Group:
-        group = await self._engine.generate(*request)
+    async def generate(self, request: Request) -> Group:
+        group = await self._engine.generate(request)
         self._sampled["tokens"] += group.tokens
         return group
 
-    async def generate_on_each(self, *request: Any) -> tuple[Group, ...]:
-        groups = await self._engine.generate_on_each(*request)
+    async def generate_on_each(self, request: Request) -> tuple[Group, ...]:
+        groups = await self._engine.generate_on_each(request)
         self._sampled["tokens"] += sum(group.tokens for group in groups)
         return groups
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from microbudget_rl.actors.errors import ActorDied, Halted
-from microbudget_rl.actors.messages import Batch
+from microbudget_rl.actors.messages import Batch, Request
 from microbudget_rl.actors.storage import checkpoints, run_folder
 from microbudget_rl.conf.settings import changed
 from tests.actors.virtual_run import Run
@@ -106,8 +106,8 @@ def test_actor_that_could_not_be_healed_fails_the_run(run: Run, name: str) -> No
         await run.learner.travel()
         raise ActorDied(f"{name} has died 3 times")
 
-    async def late(index: int, *rest: Any) -> None:
-        if index == 9:
+    async def late(request: Request) -> None:
+        if request.index == 9:
             await give_up()
 
     if name == "learner-0":

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from microbudget_rl.actors.errors import Interrupted
-from microbudget_rl.actors.messages import Problem
+from microbudget_rl.actors.messages import Request
 from microbudget_rl.conf.settings import changed
 from tests.actors.virtual_run import Run
 
@@ -41,9 +41,10 @@ def test_where_not_one_round_fits_all_policies_answer_the_same_first_problems(
     run.config = changed(run.config, {"eval.problems": problems, "eval.n": n})
     run.engine.most_at_once = 1
 
-    async def slower(index: int, problem: Any, adapter: Any, sampling: Any) -> None:
-        asked = {"trained": sampling.samples == 1 and adapter and adapter.version, "base": adapter is None}
-        run.engine.seconds = {"trained": 5.0, "base": 12.0}[slow] if asked[slow] and index >= 0 else 1.0
+    async def slower(request: Request) -> None:
+        adapter = request.adapter
+        asked = {"trained": request.sampling.samples == 1 and adapter and adapter.version, "base": adapter is None}
+        run.engine.seconds = {"trained": 5.0, "base": 12.0}[slow] if asked[slow] and request.index >= 0 else 1.0
 
     run.engine.before = slower  # type: ignore[method-assign]
     run.go()
@@ -112,8 +113,8 @@ def test_update_whose_validation_is_cut_off_has_its_row(run: Run) -> None:
     run.config = changed(run.config, {"validation.every": 1})
     chosen = {problem.id for problem in run.problems.selection}
 
-    async def hang(_: int, problem: Problem, *rest: Any) -> None:
-        if problem.id in chosen:
+    async def hang(request: Request) -> None:
+        if request.problem.id in chosen:
             await asyncio.sleep(1e6)
 
     run.engine.before = hang  # type: ignore[method-assign]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from microbudget_rl.actors.messages import AdapterRef, Sampling
+from microbudget_rl.actors.messages import AdapterRef, Request, Sampling
 from microbudget_rl.actors.rollout.actor import (
     SLOWEST_ANSWER_S,
     SLOWEST_TOKEN_S,
@@ -125,7 +125,7 @@ async def test_short_request_has_the_time_of_the_long_ones_before_it(monkeypatch
 
     async def ask(*limits: int) -> None:
         samplings = [Sampling(4, most, 1.0, 1.0, 0) for most in limits]
-        await asyncio.gather(*(engine.generate(0, make_problem(0), None, sampling) for sampling in samplings))
+        await asyncio.gather(*(engine.generate(Request(0, make_problem(0), None, sampling)) for sampling in samplings))
 
     monkeypatch.setattr(Local, "call", call)
     engine = Local(Actor(Path("nowhere")), concurrent_samples=4)

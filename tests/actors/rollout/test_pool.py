@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from microbudget_rl.actors.messages import AdapterRef, Group, Sampling
+from microbudget_rl.actors.messages import AdapterRef, Group, Request, Sampling
 from microbudget_rl.actors.protocols import Engine
 from microbudget_rl.actors.rollout.pool import AdapterSlots, EnginePool
 from microbudget_rl.actors.storage.documents import EventKind
@@ -38,7 +38,7 @@ class Pool(EnginePool):
         return [engine.slots.held for engine in self.engines]
 
     def ask(self, index: int, adapter: AdapterRef | None = V0) -> "asyncio.Task[Group]":
-        return asyncio.create_task(self.generate(index, make_problem(index), adapter, SAMPLING))
+        return asyncio.create_task(self.generate(Request(index, make_problem(index), adapter, SAMPLING)))
 
 
 @virtually
@@ -75,7 +75,7 @@ async def test_other_engines_serve_during_long_restart() -> None:
     for old, new in pairwise(VERSIONS):
         await pool.load(new)
         await pool.retire(old)
-    groups = await pool.generate_on_each(9, make_problem(9), V4, SAMPLING)
+    groups = await pool.generate_on_each(Request(9, make_problem(9), V4, SAMPLING))
     passed = VirtualClock().now()
     await pool.ready()
     await asyncio.sleep(10.0)

@@ -16,7 +16,7 @@ import torch
 
 from microbudget_rl.actors.adapter_check.at_start import find_mistake
 from microbudget_rl.actors.adapter_check.prompts import distance, logprobs_of
-from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Problem, Sampling
+from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Problem, Request, Sampling
 from microbudget_rl.actors.protocols import FAITHFUL
 from microbudget_rl.actors.rollout.vllm_engine import RolloutEngine
 from microbudget_rl.actors.runtime.placement import Share
@@ -68,7 +68,7 @@ PROBLEMS = tuple(Problem(f"p{n}", "", tuple(range(300 + n, 310 + 2 * n)), "1") f
 
 def ask(engine: RolloutEngine, adapter: AdapterRef, count: int, seed: int = 0) -> asyncio.Future[list[Group]]:
     sampling = Sampling(count, 40, 1.0, 1.0, seed)
-    return asyncio.gather(*(engine.generate(i, each, adapter, sampling) for i, each in enumerate(PROBLEMS)))
+    return asyncio.gather(*(engine.generate(Request(i, each, adapter, sampling)) for i, each in enumerate(PROBLEMS)))
 
 
 async def compare(learner: LoraLearner, engine: RolloutEngine) -> list[tuple[float, str]]:

@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM
 from microbudget_rl.actors.adapter_check.at_start import CheckAtStart
 from microbudget_rl.actors.adapter_check.prompts import CheckPrompts
 from microbudget_rl.actors.errors import Halted
-from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sample, Sampling
+from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Request, Sample, Sampling
 from microbudget_rl.actors.models.files import shape_from_config
 from microbudget_rl.actors.models.sizes import cache_bytes
 from microbudget_rl.actors.rollout import vllm_plugin
@@ -68,7 +68,7 @@ class Rig:
         return self.loop.run_until_complete(work)
 
     def generate(self, adapter: AdapterRef | None, **sampling: Any) -> Group:
-        return self.run(self.engine.generate(0, PROBLEM, adapter, make_sampling(**sampling)))
+        return self.run(self.engine.generate(Request(0, PROBLEM, adapter, make_sampling(**sampling))))
 
     def load(self, *adapters: AdapterRef) -> None:
         for adapter in adapters:
@@ -152,7 +152,7 @@ def test_engine_uses_the_instructions_left(rig: Rig) -> None:
 
 def test_heartbeat_is_answered_during_generation(rig: Rig) -> None:
     async def beats() -> int:
-        work, count = asyncio.create_task(rig.engine.generate(0, PROBLEM, None, make_sampling(8, 160))), 0
+        work, count = asyncio.create_task(rig.engine.generate(Request(0, PROBLEM, None, make_sampling(8, 160)))), 0
         while not work.done():
             await asyncio.wait_for(rig.engine.alive(), 30.0)
             count += 1
@@ -205,12 +205,12 @@ def test_requests_keep_their_version(rig: Rig, adapters: list[AdapterRef], tiny_
 
     async def scenario() -> tuple[Group, Group]:
         await engine.load(one)
-        old = asyncio.create_task(noted("1 ended", engine.generate(1, PROBLEM, one, make_sampling(4, 160))))
+        old = asyncio.create_task(noted("1 ended", engine.generate(Request(1, PROBLEM, one, make_sampling(4, 160)))))
         await asyncio.sleep(0.1)
         await noted("2 loaded", engine.load(two))
         await engine.retire(one)
         third = asyncio.create_task(noted("3 loaded", engine.load(three)))
-        new = await noted("2 ended", engine.generate(2, PROBLEM, two, make_sampling(2, 4)))
+        new = await noted("2 ended", engine.generate(Request(2, PROBLEM, two, make_sampling(2, 4))))
         await third
         await engine.retire(two)
         await engine.retire(three)
@@ -244,12 +244,11 @@ class Spoiled:
     async def retire(self, adapter: AdapterRef) -> None:
         await self._engine.retire(self._stand_in(adapter))
 
-    async def generate_on_each(
-        self, index: int, problem: Problem, adapter: AdapterRef, sampling: Sampling
-    ) -> tuple[Group, ...]:
-        lost = self._fault == "not loaded" or (self._fault == "long" and len(problem.prompt_ids) > 20)
-        served = None if lost else self._stand_in(adapter)
-        return (replace(await self._engine.generate(index, problem, served, sampling), adapter=adapter),)
+    async def generate_on_each(self, request: Request) -> tuple[Group, ...]:
+        assert request.adapter
+        lost = self._fault == "not loaded" or (self._fault == "long" and len(request.problem.prompt_ids) > 20)
+        served = replace(request, adapter=None if lost else self._stand_in(request.adapter))
+        return (replace(await self._engine.generate(served), adapter=request.adapter),)
 
     def _stand_in(self, adapter: AdapterRef) -> AdapterRef:
         folder = self._folder / f"{adapter.name}-{self._number}"
@@ -311,7 +310,7 @@ def test_seeded_prompts_may_exceed_one_step(rig: Rig) -> None:
     async def many() -> list[Group]:
         problems = [Problem(str(n), "", tuple((n + k) % 90 + 5 for k in range(60)), "") for n in range(48)]
         return await asyncio.gather(
-            *(rig.engine.generate(n, p, None, make_sampling(1, 2)) for n, p in enumerate(problems))
+            *(rig.engine.generate(Request(n, p, None, make_sampling(1, 2))) for n, p in enumerate(problems))
         )
 
     assert len(rig.run(many())) == 48

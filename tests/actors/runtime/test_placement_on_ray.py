@@ -12,7 +12,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from microbudget_rl.actors.clock import WallClock
-from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sampling
+from microbudget_rl.actors.messages import AdapterRef, Group, Request, Sampling
 from microbudget_rl.actors.rollout.actor import AdapterCopies, AdapterTransfer, Fingerprint, RemoteEngine, RolloutActor
 from microbudget_rl.actors.rollout.pool import EnginePool
 from microbudget_rl.actors.runtime.placement import Node, Placement, divide, place
@@ -56,8 +56,8 @@ class Light:
     async def load(self, adapter: AdapterRef) -> None:
         assert Path(adapter.path, "adapter_model.safetensors").exists()
 
-    async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
-        return make_group(index)
+    async def generate(self, request: Request) -> Group:
+        return make_group(request.index)
 
 
 async def start(
@@ -144,7 +144,7 @@ async def test_gpus_of_a_cluster_are_given_out_once_and_a_lost_node_is_made_up_f
     assert len(copies) == len(rollouts)
     lost = next(place.node for place in found[2:] if place.node != home.id)
     cluster.remove_node(next(node for node in cluster.worker_nodes if node.node_id == lost))
-    groups = [pool.generate(i, make_problem(i), adapter, SAMPLING) for i in range(4)]
+    groups = [pool.generate(Request(i, make_problem(i), adapter, SAMPLING)) for i in range(4)]
     cluster.add_node(num_cpus=8, num_gpus=2)
     assert [group.index for group in await asyncio.gather(*groups)] == [0, 1, 2, 3]
     await pool.ready()
