@@ -14,7 +14,7 @@ import torch
 from microbudget_rl.actors.clock import WallClock
 from microbudget_rl.actors.coordinator.actor import CoordinatorActor
 from microbudget_rl.actors.errors import ActorDied, Halted
-from microbudget_rl.actors.messages import Batch
+from microbudget_rl.actors.messages import Batch, Measured
 from microbudget_rl.actors.rollout.actor import RolloutActor
 from microbudget_rl.actors.rollout.shared_weights import WeightsActor
 from microbudget_rl.actors.runtime.placement import Share
@@ -34,10 +34,12 @@ class Rank:
         self.allowed = list[tuple[str, float]]()
         self.turns = {method: asyncio.Event() for method in waiting}
 
-    async def call(self, method: str, *arguments: Any, deadline_s: float) -> list[str]:
+    async def call(self, method: str, *arguments: Any, deadline_s: float) -> Any:
         self.allowed.append((method, deadline_s))
         if method in self.turns:
             await self.turns[method].wait()
+        if method == "accumulate":
+            return Measured(sum(group.learnable for group in arguments[0].groups))
         return []
 
 
