@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +17,7 @@ from microbudget_rl.conf.load import written
 from microbudget_rl.conf.schema import Config, SweepConfig, among
 from microbudget_rl.conf.schema.run import YEAR_H
 from microbudget_rl.conf.settings import changed
+from microbudget_rl.launch.plan.plan import Plan
 
 SEED = "run.seed"
 
@@ -37,6 +38,7 @@ class SweepRun:
     program: the file in launch/ that carries it out. arguments: those of the program.
     overrides: its value on each axis.
     config: the settings that the arguments stand for; its budget is the run's part of the sweep's.
+    plan: on its worker's part of the machine, from `plan_runs` on.
     status, reason: as in sweep.json. evaluation: that of its result.
     """
 
@@ -46,6 +48,7 @@ class SweepRun:
     overrides: dict[str, Any]
     arguments: tuple[str, ...]
     config: Config
+    plan: Plan = field(init=False)
     status: str = "pending"
     reason: str | None = None
     evaluation: "Evaluation | None" = None
