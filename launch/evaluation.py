@@ -1,6 +1,6 @@
 """Behind evaluate.py: checks all that an evaluation needs before anything expensive starts, and writes its results."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from microbudget_rl.actors.evaluation.statistics import comparison
 from microbudget_rl.actors.messages import APART, AdapterRef, Status
 from microbudget_rl.actors.models.adapters import adopt_adapter, pinned
 from microbudget_rl.actors.models.files import load_tokenizer, locate, shape_from_config
-from microbudget_rl.actors.runtime.placement import Placement, place_engines
 from microbudget_rl.actors.runtime.process import software_versions
 from microbudget_rl.actors.storage.documents import BenchmarkResult, EvaluationDocument, Protocol
 from microbudget_rl.actors.storage.folders import claim
@@ -28,8 +27,9 @@ from microbudget_rl.conf.load import run_of
 from microbudget_rl.conf.schema import CommandLine
 from microbudget_rl.conf.settings import changed
 from microbudget_rl.launch.hardware.machine import Machine, check_build
+from microbudget_rl.launch.plan.memory import Fit
 from microbudget_rl.launch.plan.plan import possible_samples
-from microbudget_rl.launch.plan.refusal import check_engines
+from microbudget_rl.launch.plan.refusal import engines_alone
 from microbudget_rl.launch.reporting.tables import evaluation_notes, evaluation_rows
 from microbudget_rl.launch.reporting.wording import cell
 from microbudget_rl.launch.session.admission import check_problems, result_of, take_over
@@ -48,7 +48,7 @@ class PreparedEvaluation:
     config: CommandLine
     folder: EvaluationFolder
     model_path: str
-    placement: Placement
+    engines: Fit
     protocol: Protocol
     samples: list[tuple[BenchmarkProblems, list[PolicySamples]]]
 
@@ -74,10 +74,7 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
     check_lengths(config, shape.max_position_embeddings)
     config, adapter = adopt_adapter(config, config.adapter, model_path)
     config = changed(config, {"rollout.max_concurrent_samples": possible_samples(config, machine)[-1]})
-    placement = place_engines(machine.cores, machine.gpus, machine.room(1, machine.gpus))
-    if config.reward.workers is not None:
-        placement = replace(placement, reward_workers=config.reward.workers)
-    check_engines(config, shape, machine, placement)
+    engines = engines_alone(config, shape, machine)
     if run:
         console.print(f"Settings of the run in {near(run)}")
     tokenizer = load_tokenizer(model_path, config.model.path)
@@ -114,7 +111,7 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
         files = {name: folder.path / "samples" / f"{each.benchmark.name}-{name}.jsonl" for name in adapters}
         own = [PolicySamples(each.problems, config.n, adapters[name], file) for name, file in files.items()]
         samples.append((each, own))
-    return PreparedEvaluation(config, folder, model_path, placement, protocol, samples)
+    return PreparedEvaluation(config, folder, model_path, engines, protocol, samples)
 
 
 def check_request(config: CommandLine, machine: Machine) -> None:
