@@ -30,7 +30,7 @@ from microbudget_rl.launch.hardware.machine import Machine, check_build
 from microbudget_rl.launch.plan.memory import Fit
 from microbudget_rl.launch.plan.plan import possible_samples
 from microbudget_rl.launch.plan.refusal import engines_alone
-from microbudget_rl.launch.reporting.tables import evaluation_notes, evaluation_rows
+from microbudget_rl.launch.reporting.tables import evaluation_notes, evaluation_table
 from microbudget_rl.launch.reporting.wording import cell
 from microbudget_rl.launch.session.admission import check_problems, result_of, take_over
 from microbudget_rl.rewards.pool import check_reward_functions
@@ -170,19 +170,17 @@ def scores_on(
 
 
 def results_table(document: EvaluationDocument) -> Table:
-    headings, *body = evaluation_rows(document)
-    view = Table(box=SIMPLE_HEAD)
-    for number, heading in enumerate(headings):
+    found, view = evaluation_table(document), Table(box=SIMPLE_HEAD)
+    for number, heading in enumerate(found.head):
         view.add_column(heading, justify="left" if number < 2 else "right")
-    for row in body:
+    for row in found.body:
         view.add_row(*map(Text, row))
     return view
 
 
 def markdown(document: EvaluationDocument) -> str:
     """Return the results as a Markdown table, with the notes below it."""
-    found = evaluation_rows(document)
-    rows = [f"| {' | '.join(map(cell, row))} |" for row in found]
-    if found:
-        rows.insert(1, "|" + " --- |" * len(found[0]))
+    found = evaluation_table(document)
+    head, *rows = (f"| {' | '.join(map(cell, row))} |" for row in (found.head, *found.body))
+    rows = [head, "|" + " --- |" * len(found.head), *rows] if found else []
     return "\n".join([*rows, "", *(f"{cell(line)}\n" for line in evaluation_notes(document))])
