@@ -60,7 +60,7 @@ class SweepRun:
 
     @property
     def record(self) -> RunRecord:
-        return RunRecord(Path(self.config.run.folder) / self.name)
+        return RunRecord(self.config.run.path)
 
     @property
     def folder(self) -> Path:
