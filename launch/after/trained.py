@@ -51,8 +51,8 @@ class Trained:
         return HUB_NAMES.get(path) or name_on_hub(self.config.model)[0] or Path(path).name
 
 
-def find_trained(folder: Path, checkpoint: str = "") -> Trained:
-    """Return the trained policy of a run. checkpoint: latest, best or a name; by default the run's result.
+def find_trained(folder: Path, checkpoint: str) -> Trained:
+    """Return the trained policy of a run. checkpoint: latest, best or a name; empty for the run's result.
     Raises BadInput if run or checkpoint is missing, or the adapter is damaged or does not fit.
     """
     run = find_run(folder)

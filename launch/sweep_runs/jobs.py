@@ -39,7 +39,7 @@ class SweepRun:
     overrides: its value on each axis.
     config: the settings that the arguments stand for; its budget is the run's part of the sweep's.
     plan: on its worker's part of the machine, from `plan_runs` on.
-    status, reason: as in sweep.json. evaluation: that of its result.
+    status, reason: as in sweep.json. evaluations: that of its result, if the sweep has benchmarks.
     """
 
     program: ClassVar = "run"
@@ -51,7 +51,7 @@ class SweepRun:
     plan: Plan = field(init=False)
     status: str = "pending"
     reason: str | None = None
-    evaluation: "Evaluation | None" = None
+    evaluations: "list[Evaluation]" = field(default_factory=list)
 
     def set(self, key: str, value: object) -> None:
         """Give the run another value of a setting."""
@@ -75,10 +75,6 @@ class SweepRun:
     @property
     def finished(self) -> bool:
         return self.record.finished() is not None
-
-    @property
-    def evaluations(self) -> "list[Evaluation]":
-        return [self.evaluation] if self.evaluation else []
 
     @property
     def of_model(self) -> dict[str, Any]:
