@@ -167,11 +167,10 @@ def _run(words: list[str]) -> Path:
     asked = command_line(words, CommandLine)
     if asked.plan or asked.show:
         raise BadInput("settings: with plan or show, no run starts: leave them out, or call plan")
-    folder = Path(asked.run.folder, asked.run.name)
     _command("run.py", words, range(256))
-    if not RunRecord(folder).exists:
+    if not RunRecord(asked.run.path).exists:
         raise RuntimeError("run.py has failed: see above")
-    return folder
+    return asked.run.path
 
 
 def _words(

@@ -33,7 +33,6 @@ from microbudget_rl.actors.coordinator.stopping import StopController
 from microbudget_rl.actors.errors import ActorDied, root_cause
 from microbudget_rl.actors.evaluation.evaluator import complete_samples
 from microbudget_rl.actors.formats import duration
-from microbudget_rl.actors.models.files import shape_from_config
 from microbudget_rl.actors.runtime.ray_session import BackgroundContext, clear_session, ray_session
 from microbudget_rl.actors.storage.documents import EventKind
 from microbudget_rl.actors.storage.run_record import RunRecord
@@ -74,8 +73,8 @@ def main(arguments: list[str]) -> int:
 
 def carry_out(evaluation: PreparedEvaluation, console: Console, deadline: float) -> str:
     """Start Ray and the engines, and complete the samples by a time of time.monotonic. Return the status."""
-    config, placement, folder = evaluation.config, evaluation.placement, evaluation.folder.path
-    check_host(needs_of_evaluation(config, shape_from_config(evaluation.model_path), placement), folder)
+    config, placement, folder = evaluation.config, evaluation.engines.placement, evaluation.folder.path
+    check_host(needs_of_evaluation(evaluation.engines), folder)
     show_only(emptiest(detect(config.device).cards, placement.gpus))
     status = "failed"
     with BackgroundContext(ray_session(config, placement, folder, dashboard=False)) as (session, _):
@@ -98,7 +97,7 @@ async def complete(evaluation: PreparedEvaluation, deadline: float, console: Con
     from microbudget_rl.launch.session.actors import start_engines, start_verifier
     from microbudget_rl.rewards.weighted_sum import reward_function
 
-    config, placement, policies = evaluation.config, evaluation.placement, evaluation.policies
+    config, placement, policies = evaluation.config, evaluation.engines.placement, evaluation.policies
     clock, loop = WallClock(), asyncio.get_running_loop()
     stopping, started = StopController(clock), clock.now()
     total = sum(each.n * len(each.problems) for each in policies)

@@ -1,6 +1,6 @@
 """Behind evaluate.py: checks all that an evaluation needs before anything expensive starts, and writes its results."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from microbudget_rl.actors.evaluation.statistics import comparison
 from microbudget_rl.actors.messages import APART, AdapterRef, Status
 from microbudget_rl.actors.models.adapters import adopt_adapter, pinned
 from microbudget_rl.actors.models.files import load_tokenizer, locate, shape_from_config
-from microbudget_rl.actors.runtime.placement import Placement, place_engines
 from microbudget_rl.actors.runtime.process import software_versions
 from microbudget_rl.actors.storage.documents import BenchmarkResult, EvaluationDocument, Protocol
 from microbudget_rl.actors.storage.folders import claim
@@ -28,9 +27,10 @@ from microbudget_rl.conf.load import run_of
 from microbudget_rl.conf.schema import CommandLine
 from microbudget_rl.conf.settings import changed
 from microbudget_rl.launch.hardware.machine import Machine, check_build
+from microbudget_rl.launch.plan.memory import Fit
 from microbudget_rl.launch.plan.plan import possible_samples
-from microbudget_rl.launch.plan.refusal import check_engines
-from microbudget_rl.launch.reporting.tables import evaluation_notes, evaluation_rows
+from microbudget_rl.launch.plan.refusal import engines_alone
+from microbudget_rl.launch.reporting.tables import evaluation_notes, evaluation_table
 from microbudget_rl.launch.reporting.wording import cell
 from microbudget_rl.launch.session.admission import check_problems, result_of, take_over
 from microbudget_rl.rewards.pool import check_reward_functions
@@ -48,7 +48,7 @@ class PreparedEvaluation:
     config: CommandLine
     folder: EvaluationFolder
     model_path: str
-    placement: Placement
+    engines: Fit
     protocol: Protocol
     samples: list[tuple[BenchmarkProblems, list[PolicySamples]]]
 
@@ -74,10 +74,7 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
     check_lengths(config, shape.max_position_embeddings)
     config, adapter = adopt_adapter(config, config.adapter, model_path)
     config = changed(config, {"rollout.max_concurrent_samples": possible_samples(config, machine)[-1]})
-    placement = place_engines(machine.cores, machine.gpus, machine.room(1, machine.gpus))
-    if config.reward.workers is not None:
-        placement = replace(placement, reward_workers=config.reward.workers)
-    check_engines(config, shape, machine, placement)
+    engines = engines_alone(config, shape, machine)
     if run:
         console.print(f"Settings of the run in {near(run)}")
     tokenizer = load_tokenizer(model_path, config.model.path)
@@ -114,7 +111,7 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
         files = {name: folder.path / "samples" / f"{each.benchmark.name}-{name}.jsonl" for name in adapters}
         own = [PolicySamples(each.problems, config.n, adapters[name], file) for name, file in files.items()]
         samples.append((each, own))
-    return PreparedEvaluation(config, folder, model_path, placement, protocol, samples)
+    return PreparedEvaluation(config, folder, model_path, engines, protocol, samples)
 
 
 def check_request(config: CommandLine, machine: Machine) -> None:
@@ -173,19 +170,17 @@ def scores_on(
 
 
 def results_table(document: EvaluationDocument) -> Table:
-    headings, *body = evaluation_rows(document)
-    view = Table(box=SIMPLE_HEAD)
-    for number, heading in enumerate(headings):
+    found, view = evaluation_table(document), Table(box=SIMPLE_HEAD)
+    for number, heading in enumerate(found.head):
         view.add_column(heading, justify="left" if number < 2 else "right")
-    for row in body:
+    for row in found.body:
         view.add_row(*map(Text, row))
     return view
 
 
 def markdown(document: EvaluationDocument) -> str:
     """Return the results as a Markdown table, with the notes below it."""
-    found = evaluation_rows(document)
-    rows = [f"| {' | '.join(map(cell, row))} |" for row in found]
-    if found:
-        rows.insert(1, "|" + " --- |" * len(found[0]))
+    found = evaluation_table(document)
+    head, *rows = (f"| {' | '.join(map(cell, row))} |" for row in (found.head, *found.body))
+    rows = [head, "|" + " --- |" * len(found.head), *rows] if found else []
     return "\n".join([*rows, "", *(f"{cell(line)}\n" for line in evaluation_notes(document))])

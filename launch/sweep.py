@@ -32,12 +32,11 @@ from microbudget_rl.conf.load import command_line
 from microbudget_rl.conf.schema import CommandLine
 from microbudget_rl.launch.evaluation import prepare
 from microbudget_rl.launch.hardware.machine import check_build, detect
-from microbudget_rl.launch.plan.plan import Plan
 from microbudget_rl.launch.plan.refusal import check_plan
 from microbudget_rl.launch.session.admission import check_settings, take_over
 from microbudget_rl.launch.sweep_runs.grid import check_comparable, check_known, check_sources, read_grid
 from microbudget_rl.launch.sweep_runs.jobs import Grid
-from microbudget_rl.launch.sweep_runs.plan_view import SweepPlan, divide, estimate_all, plan_runs
+from microbudget_rl.launch.sweep_runs.plan_view import SweepPlan, divide, plan_runs
 from microbudget_rl.launch.sweep_runs.scheduler import Scheduler
 
 
@@ -48,12 +47,12 @@ def main(arguments: list[str]) -> int:
     grid = read_grid(arguments)
     check_comparable(grid)
     machines = divide(detect(grid.runs[0].config.device), grid)
-    plans = plan_runs(grid, machines)
+    plan_runs(grid, machines)
     if grid.plan:
-        console.print(SweepPlan(grid, plans, len(machines)).shown())
+        console.print(SweepPlan(grid, len(machines)).shown())
         return 0
     require("ray", "vllm")
-    check_runs(grid, plans, len(machines))
+    check_runs(grid, len(machines))
     pin_models(grid)
     check_known(grid)
     check_sources(grid)
@@ -64,25 +63,24 @@ def main(arguments: list[str]) -> int:
         return Scheduler(grid, machines, console).run()
 
 
-def check_runs(grid: Grid, plans: dict[str, Plan], workers: int) -> None:
+def check_runs(grid: Grid, workers: int) -> None:
     """Raise BadInput if a run does not fit, was begun with other settings, or has too small a budget."""
     joined = bool(os.environ.get("RAY_ADDRESS"))
     for run in grid.runs:
-        plan = plans[run.name]
         if run.config.run.mps and (joined or workers > 1):
             why = f"{workers} runs at a time would each start a service for all GPUs: set CUDA_VISIBLE_DEVICES=0, or"
             why = "the service of a cluster belongs to who started its nodes:" if joined else why
             raise BadInput(f"run.nvidia_mps=on: {why} leave it out")
         if not joined:  # a run surveys the cluster it joins
-            check_plan(plan)
-            check_build(plan.config, plan.machine)
-        check_settings(plan.config, run.record)
-    estimates = {} if joined else estimate_all(plans)
-    if names := [name for name, expected in estimates.items() if expected and not expected.updates]:
-        budget = duration(plans[names[0]].config.budget.seconds)
+            check_plan(run.plan)
+            check_build(run.config, run.plan.machine)
+        check_settings(run.plan.config, run.record)
+    idle = [] if joined else [run for run in grid.runs if run.plan.estimate and not run.plan.estimate.updates]
+    if idle:
+        budget = duration(idle[0].config.budget.seconds)
         raise BadInput(
-            f"{names[0]} has {budget}, too little for one update here ({len(names)} of {len(plans)} runs in all):"
-            " raise the budget, evaluate less by eval.problems or eval.n, or list fewer values"
+            f"{idle[0].name} has {budget}, too little for one update here ({len(idle)} of {len(grid.runs)} runs in all)"
+            ": raise the budget, evaluate less by eval.problems or eval.n, or list fewer values"
         )
 
 

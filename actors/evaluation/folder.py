@@ -90,7 +90,7 @@ class EvaluationFolder:
 
         Raises BadInput if it would be in the folder of another run or model, whose report would then show the results.
         """
-        home = RunRecord(Path(config.run.folder) / config.run.name)
+        home = RunRecord(config.run.path)
         if known := recorded(home.path):
             if config.adapter and home.path.resolve() != run:
                 raise BadInput(f"adapter={config.adapter}: is not from the run in {home.path}; give run.name=OTHER")

@@ -1,6 +1,7 @@
 """The run as a whole: name and folder, budget, checkpoints, dashboard; and the settings of a sweep."""
 
 import re
+from pathlib import Path
 
 from pydantic import StrictInt
 from pydantic.dataclasses import dataclass
@@ -74,6 +75,11 @@ class RunConfig:
     needs budget.updates. On a CPU an engine serves one request at a time; on a GPU it uses vLLM's batch-invariant mode,
     untested here. The clock still decides verification deadlines, the end of the budget, and the end of a validation
     after a signal."""
+
+    @property
+    def path(self) -> Path:
+        """The run's own folder."""
+        return Path(self.folder, self.name)
 
     @property
     def mps(self) -> bool:

@@ -12,6 +12,7 @@ adapter from rounding alone, to bfloat16, in which engines compute.
 import gc
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,7 @@ def read_texts(trained: Trained) -> list[tuple[list[int], list[int]]]:
 
 
 @torch.inference_mode()
-def logprobs(model: Any, texts: list[tuple[list[int], list[int]]]) -> Tensor:
+def logprobs(model: Any, texts: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Tensor:
     """Return the log-probability of every token of the responses."""
     parts = []
     for prompt, response in texts:

@@ -16,6 +16,7 @@ from microbudget_rl.actors.adapter_check.prompts import SAME, Responses, logprob
 from microbudget_rl.actors.models.adapters import WEIGHTS_FILE
 from microbudget_rl.actors.models.text_part import STORED, whole_model
 from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.launch.after.merged import logprobs
 from microbudget_rl.learner.model.adapter import modules_by_kind, scaled
 
 ALIEN = 3.0
@@ -49,14 +50,8 @@ def compare(model: Any, base: Responses, adapted: Responses) -> list[Row]:
     """
 
     def score(texts: Responses, change: AbstractContextManager[Any]) -> Tensor:
-        found = []
         with change:
-            for text in texts:
-                prompt, response = [*text.problem.prompt_ids], [*text.samples[0].token_ids]
-                logits = model(input_ids=torch.tensor([prompt + response], device=model.device)).logits
-                logprobs = logits[0, len(prompt) - 1 : -1].float().log_softmax(-1)
-                found.append(logprobs[torch.arange(len(response)), response].cpu())
-        return torch.cat(found).double()
+            return logprobs(model, [(text.problem.prompt_ids, text.samples[0].token_ids) for text in texts]).double()
 
     def near(question: str, left: Tensor, right: Tensor) -> Row:
         mean, largest = distance(left, right), (left - right).abs().max()

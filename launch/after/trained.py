@@ -10,7 +10,7 @@ from microbudget_rl.actors.models.adapters import adopt_adapter
 from microbudget_rl.actors.models.files import HUB_NAMES, locate, name_on_hub, shape_from_config
 from microbudget_rl.actors.models.sizes import cache_bytes, longest_sample
 from microbudget_rl.actors.runtime.host_resources import amount, free_memory
-from microbudget_rl.actors.runtime.placement import SPINS, Share, place_engines
+from microbudget_rl.actors.runtime.placement import SPINS, Share
 from microbudget_rl.actors.storage.checkpoints import target
 from microbudget_rl.actors.storage.files import damage
 from microbudget_rl.actors.storage.run_record import RunRecord
@@ -19,8 +19,7 @@ from microbudget_rl.conf.load import load, recorded
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.conf.settings import changed
 from microbudget_rl.launch.hardware.machine import GIB, check_build, detect
-from microbudget_rl.launch.plan.host_needs import memory_of_engines
-from microbudget_rl.launch.plan.refusal import check_engines
+from microbudget_rl.launch.plan.refusal import engines_alone
 
 CHAT_TOKENS = 4096
 """Most tokens of a conversation, if the model's context allows that."""
@@ -52,8 +51,8 @@ class Trained:
         return HUB_NAMES.get(path) or name_on_hub(self.config.model)[0] or Path(path).name
 
 
-def find_trained(folder: Path, checkpoint: str = "") -> Trained:
-    """Return the trained policy of a run. checkpoint: latest, best or a name; by default the run's result.
+def find_trained(folder: Path, checkpoint: str) -> Trained:
+    """Return the trained policy of a run. checkpoint: latest, best or a name; empty for the run's result.
     Raises BadInput if run or checkpoint is missing, or the adapter is damaged or does not fit.
     """
     run = find_run(folder)
@@ -95,15 +94,14 @@ def talking(trained: Trained) -> tuple[Config, Share]:
     config = changed(config, change)
     machine = detect(config.device)
     check_build(config, machine)
-    placement = place_engines(machine.cores, machine.gpus, machine.room(1, machine.gpus))
-    check_engines(config, shape, machine, placement)
-    needed, free = memory_of_engines(config, shape, placement) + BESIDE, free_memory()
+    engines = engines_alone(config, shape, machine)
+    needed, free = engines.host_bytes + BESIDE, free_memory()
     if free < needed:
         raise BadInput(
             f"model.path={config.model.path}: the host's memory has {amount(free)} free and the engine needs"
             f" {amount(needed)}: end other programs here, or take a larger machine"
         )
-    return config, placement.rollouts[0]
+    return config, engines.placement.rollouts[0]
 
 
 def prepare_torch() -> None:

@@ -141,7 +141,7 @@ def software_findings(machine: Machine) -> Iterator[Finding]:
 
 def resource_findings(plan: Plan) -> Iterator[Finding]:
     """Yield the findings on disk, shared memory and memory for a planned run."""
-    for each in resources(needs_of_run(plan), Path(plan.config.run.folder, plan.config.run.name)):
+    for each in resources(needs_of_run(plan), plan.config.run.path):
         if not each.needed:
             continue
         text = f"{amount(each.free)} free, a run needs {amount(each.needed)}"

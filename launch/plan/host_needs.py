@@ -22,11 +22,9 @@ from microbudget_rl.actors.runtime.host_resources import (
     in_memory,
     measure,
 )
-from microbudget_rl.actors.runtime.placement import Placement
 from microbudget_rl.actors.runtime.ray_session import OBJECT_STORE_BYTES
 from microbudget_rl.conf.errors import BadInput
-from microbudget_rl.conf.schema import Config, ShapeConfig
-from microbudget_rl.launch.plan.memory import LOADED, OTHER_PROCESSES, engine_memory
+from microbudget_rl.launch.plan.memory import OTHER_PROCESSES, Fit
 from microbudget_rl.launch.plan.plan import Plan
 
 SESSION_BYTES = 512 * MIB
@@ -58,35 +56,25 @@ def needs_of_run(plan: Plan) -> HostNeeds:
     temporary = SESSION_BYTES + own
     kept = config.checkpoint.keep_last + 1 + (config.validation.every > 0)  # one in passing; the best may be old
     kept += bool(config.warm_start.source)  # that of version 0
+    several = plan.machine.gpus and len(plan.placement.learners) > 1  # Ray's object store can do without /dev/shm
     return HostNeeds(
         disk=(kept + 1) * checkpoint + shared + DISK_MARGIN,
         checkpoint=checkpoint + shared,
         temporary=temporary,
-        shared_memory=_shared_memory(plan.placement),
+        shared_memory=2 * OBJECT_STORE_BYTES if several else 0,
         memory=int(plan.needed("host")) + temporary * in_memory(Path(tempfile.gettempdir())),
     )
 
 
-def needs_of_evaluation(config: Config, shape: ShapeConfig, placement: Placement) -> HostNeeds:
+def needs_of_evaluation(engines: Fit) -> HostNeeds:
     """Return the needs on the host of an evaluation, which has engines and no learner."""
     return HostNeeds(
         disk=DISK_MARGIN,
         checkpoint=0,
         temporary=SESSION_BYTES,
-        shared_memory=_shared_memory(placement),
-        memory=int(memory_of_engines(config, shape, placement) + OBJECT_STORE_BYTES + OTHER_PROCESSES),
+        shared_memory=0,
+        memory=int(engines.host_bytes + OBJECT_STORE_BYTES + OTHER_PROCESSES),
     )
-
-
-def memory_of_engines(config: Config, shape: ShapeConfig, placement: Placement) -> float:
-    """Return the bytes of host memory that engines take without a learner."""
-    entries = engine_memory(config, shape, placement, len(placement.rollouts))
-    return sum(entry.bytes for entry in entries if entry.place == "host" and entry.what != LOADED)
-
-
-def _shared_memory(placement: Placement) -> int:
-    """Return the bytes of /dev/shm that several learner processes on GPUs need. Ray's object store can do without."""
-    return 2 * OBJECT_STORE_BYTES if placement.device == "cuda" and len(placement.learners) > 1 else 0
 
 
 def resources(need: HostNeeds, folder: Path, overwrite: bool = False) -> Iterator[Resource]:

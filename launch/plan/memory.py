@@ -1,7 +1,7 @@
 """Memory of each process of a run, computed from configuration and model shape, and whether it fits."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,7 +18,7 @@ from microbudget_rl.actors.models.sizes import (
     padded_rank,
     parameters,
 )
-from microbudget_rl.actors.runtime.placement import CUDA_CONTEXT, Node, Placement, Share
+from microbudget_rl.actors.runtime.placement import CUDA_CONTEXT, Placement, Share
 from microbudget_rl.actors.runtime.ray_session import OBJECT_STORE_BYTES
 from microbudget_rl.conf.catalogue import GPU_DTYPE
 from microbudget_rl.conf.schema import Config, ShapeConfig
@@ -73,11 +73,11 @@ class Memory:
     elastic: bool = False
 
 
-def memory_of(config: Config, shape: ShapeConfig, placement: Placement, nodes: Sequence[Node] = ()) -> Iterator[Memory]:
+def memory_of(fit: "Fit") -> Iterator[Memory]:
     """Yield the needs of one GPU of each kind, and of all processes on the first of a cluster's nodes, or here."""
-    engines, ranks = _here(placement, nodes)
-    yield from engine_memory(config, shape, placement, engines)
-    yield from _learner_memory(config, shape, placement, ranks)
+    config, shape, (engines, ranks) = fit.config, fit.shape, _here(fit)
+    yield from engine_memory(fit, engines)
+    yield from _learner_memory(fit, ranks)
     size = DTYPE_BYTES[config.model.dtype]
     if config.model.shares_weights:  # a process holds them for engine and learner
         yield Memory("weights GPU", "base weights, shared", parameters(shape) * size)
@@ -85,13 +85,14 @@ def memory_of(config: Config, shape: ShapeConfig, placement: Placement, nodes: S
         yield Memory("host", "holder: process", ENGINE_PROCESSES["cuda"])
     yield Memory("host", "other processes", OTHER_PROCESSES)
     store = OBJECT_STORE_BYTES
-    if len(nodes) > 1:
+    if len(fit.machine.nodes) > 1:
         store += adapter_slots(config) * lora_parameters(shape, config.lora.rank, config.lora.target_modules) * size
     yield Memory("host", "object store", store)
 
 
-def _here(placement: Placement, nodes: Sequence[Node]) -> tuple[int, int]:
+def _here(fit: "Fit") -> tuple[int, int]:
     """Count the engines and learner processes of the first node; processes are packed onto the first nodes' GPUs."""
+    placement, nodes = fit.placement, fit.machine.nodes
     engines, ranks = len(placement.rollouts), len(placement.learners)
     if not nodes:
         return engines, ranks
@@ -103,8 +104,9 @@ def _here(placement: Placement, nodes: Sequence[Node]) -> tuple[int, int]:
     return min(beside, learning) + min(engines - beside, home.gpus - learning), learning
 
 
-def engine_memory(config: Config, shape: ShapeConfig, placement: Placement, engines: int) -> Iterator[Memory]:
+def engine_memory(fit: "Fit", engines: int) -> Iterator[Memory]:
     """Yield the needs of one engine on its GPU, and of `engines` engines on the host."""
+    config, shape, placement = fit.config, fit.shape, fit.placement
     rollout, lora, size = config.rollout, config.lora, DTYPE_BYTES[config.model.dtype]
     cuda = placement.device == "cuda"
     place, count = ("rollout GPU", 1) if cuda else ("host", engines)
@@ -126,8 +128,9 @@ def engine_memory(config: Config, shape: ShapeConfig, placement: Placement, engi
     yield Memory("host", "engine: processes", engines * ENGINE_PROCESSES[placement.device])
 
 
-def _learner_memory(config: Config, shape: ShapeConfig, placement: Placement, here: int) -> Iterator[Memory]:
+def _learner_memory(fit: "Fit", here: int) -> Iterator[Memory]:
     """Yield the needs of one learner process on its GPU, and of `here` processes on the host."""
+    config, shape, placement = fit.config, fit.shape, fit.placement
     learner, lora, size = config.learner, config.lora, DTYPE_BYTES[config.model.dtype]
     ranks, cuda = len(placement.learners), placement.device == "cuda"
     place, count = ("learner GPU", 1) if cuda else ("host", here)
@@ -152,13 +155,23 @@ def _learner_memory(config: Config, shape: ShapeConfig, placement: Placement, he
 
 @dataclass(frozen=True)
 class Fit:
-    """The needs of a configuration on a machine. memory: the needs of each place, part by part."""
+    """Engines on a machine, without a learner. Their caches need to hold only one sample at a time."""
 
     config: Config
     machine: Machine
     placement: Placement
     shape: ShapeConfig
-    memory: tuple[Memory, ...]
+
+    @cached_property
+    def memory(self) -> list[Memory]:
+        """The needs of each place, part by part; `host_bytes` are apart, since `check_host` compares what is free."""
+        return [entry for entry in engine_memory(self, 1) if entry.place != "host" and not entry.elastic]
+
+    @property
+    def host_bytes(self) -> float:
+        """Host memory that the engines take."""
+        entries = engine_memory(self, len(self.placement.rollouts))
+        return sum(entry.bytes for entry in entries if entry.place == "host" and entry.what != LOADED)
 
     @cached_property
     def available(self) -> dict[str, float | None]:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product, starmap
-from operator import attrgetter
 
 from microbudget_rl.actors.coordinator.budget import cost_of
 from microbudget_rl.actors.messages import ProblemSet
@@ -22,7 +21,7 @@ from microbudget_rl.conf.schema import Config, DataConfig, ShapeConfig
 from microbudget_rl.conf.schema.learner import MICROBATCH
 from microbudget_rl.conf.settings import changed
 from microbudget_rl.launch.hardware.machine import Machine
-from microbudget_rl.launch.plan.memory import Fit, memory_of
+from microbudget_rl.launch.plan.memory import Fit, Memory, memory_of
 from microbudget_rl.launch.plan.time import UNMEASURED, Calibration, Estimate, Workload, assumed_workload, estimate
 from microbudget_rl.rewards.problems.loading import count, split_problems
 
@@ -68,13 +67,13 @@ class Plan(Fit):
     """A run on a machine.
 
     config: the configuration with the plan's decisions instead of `auto`
-    given: the values, such as `auto`, that the settings had which the plan decides
+    undecided: the configuration as it was given
     calibration: the corrections of predicted times
     problems: the numbers of problems; None if they were not counted
     benchmarks: `eval.benchmarks`, each with the number of problems to evaluate on
     """
 
-    given: Change
+    undecided: Config
     calibration: Calibration
     problems: Problems | None = None
     benchmarks: Sequence[Benchmark] = ()
@@ -84,6 +83,11 @@ class Plan(Fit):
 
         PlainConsole(file=(text := io.StringIO()), width=100).print(render_plan(self))
         return text.getvalue()
+
+    @cached_property
+    def memory(self) -> list[Memory]:
+        """The needs of each place, part by part."""
+        return [entry for entry in memory_of(self) if entry.bytes]
 
     @property
     def updates(self) -> int | None:
@@ -158,11 +162,6 @@ class Plan(Fit):
     def _estimate(self, settings: Change) -> Estimate | None:
         timed = replace(self, config=changed(self.config, settings))
         return estimate(timed, self.workload, self.at_once, self.calibration)
-
-    @property
-    def undecided(self) -> Config:
-        """The configuration as it was given."""
-        return changed(self.config, self.given)
 
     def again(self, change: Change, machine: Machine | None = None) -> "Plan":
         """Plan the run with other settings or on another machine; all decisions are open."""
@@ -244,10 +243,7 @@ def _plan_for(config: Config, machine: Machine, shape: ShapeConfig, ranks: int, 
             "run.nvidia_mps": mps,
             "rollout.max_concurrent_samples": samples,
         }
-        given = {key: attrgetter(key)(config) for key in settings}
-        settled = changed(config, settings)
-        memory = tuple(entry for entry in memory_of(settled, shape, placement, machine.nodes) if entry.bytes)
-        return Plan(settled, machine, placement, shape, memory, given, calibration).divided()
+        return Plan(changed(config, settings), machine, placement, shape, config, calibration).divided()
 
     choices = product(one_copy, engines, again, tokens, possible_samples(config, machine))
     return _best(starmap(decide, choices))

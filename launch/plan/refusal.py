@@ -2,18 +2,19 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import accumulate
 from operator import or_
 
 from microbudget_rl.actors.coordinator.budget import MOST_EVALUATION, evaluations_reserve
 from microbudget_rl.actors.formats import duration
 from microbudget_rl.actors.models.sizes import cache_bytes, longest_sample, parameters
-from microbudget_rl.actors.runtime.placement import Placement
+from microbudget_rl.actors.runtime.placement import place_engines
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config, ShapeConfig
 from microbudget_rl.conf.settings import changed
 from microbudget_rl.launch.hardware.machine import GIB, Machine
-from microbudget_rl.launch.plan.memory import Fit, engine_memory, misfit
+from microbudget_rl.launch.plan.memory import Fit, misfit
 from microbudget_rl.launch.plan.plan import Change, Plan
 
 LARGEST_CPU_MODEL = 500_000_000
@@ -60,24 +61,22 @@ def check_budget(plan: Plan) -> None:
         raise BadInput(f"budget.{given}: {what} about {duration(needed)}; {more}")
 
 
-def check_engines(config: Config, shape: ShapeConfig, machine: Machine, placement: Placement) -> None:
-    """Raise BadInput if a GPU cannot compute in the model's dtype, or has no room for a model and one sample."""
-    fit = fit_of_engines(config, shape, machine, placement)
+def engines_alone(config: Config, shape: ShapeConfig, machine: Machine) -> Fit:
+    """Place engines without a learner. Raises BadInput if a GPU cannot compute in the model's dtype, or has no room for
+    a model and one sample.
+    """
+    placement = place_engines(machine.cores, machine.gpus, machine.room(1, machine.gpus))
+    if config.reward.workers is not None:
+        placement = replace(placement, reward_workers=config.reward.workers)
+    fit = Fit(config, machine, placement, shape)
     if fit.fits:
-        return
+        return fit
     remedy = "give a larger rollout.kv_cache_gib"
     if not fit.computes:
         remedy = NEWER_GPU if config.model.dtype == machine.dtype else f"it can with model.dtype={machine.dtype}"
     elif machine.gpus:
         remedy = "give a smaller rollout.max_concurrent_samples or eval.max_response_tokens, or take a larger GPU"
     raise BadInput(f"model.path={config.model.path}: {misfit(fit)}; {remedy}")
-
-
-def fit_of_engines(config: Config, shape: ShapeConfig, machine: Machine, placement: Placement) -> Fit:
-    """Return the fit of engines without a learner. Their caches need to hold only one sample at a time."""
-    entries = engine_memory(config, shape, placement, 1)
-    memory = tuple(entry for entry in entries if entry.place != "host" and not entry.elastic)
-    return Fit(config, machine, placement, shape, memory)
 
 
 def advice(plan: Plan) -> str:

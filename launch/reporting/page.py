@@ -61,6 +61,7 @@ def run_report(run: Run, settings: str | None = None) -> Report:
     subject = [f"{name} {about[name]}" for name in SUBJECT if name in about]
     held_out = [tables.held_out(run, found)] if found else []
     facts = about | run.summary.versions | tables.provenance(run)
+    benchmarks = [tables.benchmarks(run), *([tables.evaluation_table(run.evaluation)] if run.evaluation else [])]
     return _render(
         title=run.name,
         remark="",
@@ -71,7 +72,7 @@ def run_report(run: Run, settings: str | None = None) -> Report:
         sections=[
             Section("before-and-after", "Before and after training", tables=held_out),
             Section("health", "Warnings and checks", flags=flags(run)),
-            Section("benchmarks", "Benchmarks", tables=[tables.benchmarks(run), tables.evaluation(run)]),
+            Section("benchmarks", "Benchmarks", tables=benchmarks),
             Section("curves", "Curves", plots.curves(run)),
             Section("plasticity", "Distance from the reference", tables=[tables.plasticity(run)]),
             Section("ledger", "Time and tokens", tables=[tables.tokens(run), tables.seconds(run)]),

@@ -156,24 +156,17 @@ def benchmarks(run: Run) -> Table:
     return Table("Benchmarks in the run", head, rows, f"{apart}Changes are in points{together}.")
 
 
-def evaluation(run: Run) -> Table:
-    """Return the table of launch/evaluate.py."""
-    if not (found := run.evaluation) or not (rows := evaluation_rows(found)):
-        return Table("", (), ())
-    return Table("Benchmarks", rows[0], rows[1:], "; ".join(evaluation_notes(found)))
-
-
-def evaluation_rows(document: EvaluationDocument) -> list[tuple[str, ...]]:
-    """Return the table of results, headings first: a row per benchmark and score, a column per policy."""
+def evaluation_table(document: EvaluationDocument) -> Table:
+    """Return the table of launch/evaluate.py: a row per benchmark and score, a column per policy."""
     policies = [policy for policy in POLICIES if any(getattr(each, policy) for each in document.benchmarks)]
-    found: list[tuple[str, ...]] = [("benchmark", "score", *policies)] if policies else []
+    rows: list[Cells] = []
     for benchmark in document.benchmarks:
         title = f"{benchmark.name}, {benchmark.problems} problems"
         columns = [_figures(own) if (own := getattr(benchmark, policy)) else {} for policy in policies]
         for name in columns[0]:
-            found.append((title, name, *(column.get(name, "") for column in columns)))
+            rows.append((title, name, *(column.get(name, "") for column in columns)))
             title = ""
-    return found
+    return Table("Benchmarks", ("benchmark", "score", *policies), rows, "; ".join(evaluation_notes(document)))
 
 
 def _figures(scores: PolicyScores) -> dict[str, str]:

@@ -38,7 +38,7 @@ def admit(config: Config) -> Path:
     if there is one. Raises BadInput if the run is finished and gets no more, has too little left of its budget or was
     begun with other settings, if the folder is not a run's, and if another process has it.
     """
-    run = RunRecord(Path(config.run.folder) / config.run.name)
+    run = RunRecord(config.run.path)
     check_free(run.path, "run")
     if run.exists and not config.run.overwrite:
         run.check()
@@ -127,7 +127,7 @@ def resolve_model(config: AnyConfig, machine: Machine) -> AnyConfig:
     `lora.target_modules` then names the modules that all-linear stands for. A machine that is not this one has no run
     to resume here.
     """
-    run = RunRecord(Path(config.run.folder) / config.run.name)
+    run = RunRecord(config.run.path)
     resumes = machine.present and run.exists and not config.run.overwrite
     begun = run.config() if resumes else None
     if config.model.dtype == "auto":

@@ -25,7 +25,7 @@ def check_remote(config: Config) -> None:
     url, name = config.checkpoint.remote, config.run.name
     if not url:
         return
-    setting, run = f"checkpoint.remote={url}", RunRecord(Path(config.run.folder) / name)
+    setting, run = f"checkpoint.remote={url}", RunRecord(config.run.path)
     remote = _tried(setting, lambda: Remote(url, name))
     here, there = run.path.resolve(), remote.folder
     if there is not None and (here.is_relative_to(there) or there.is_relative_to(here)):
@@ -41,7 +41,7 @@ def check_remote(config: Config) -> None:
 def bring_back(config: Config) -> str:
     """Restore the run's folder unless it is here. Return a sentence on it. Raises BadInput for none, or another's."""
     url, name = config.run.restore, config.run.name
-    setting, folder = f"run.restore={url}", Path(config.run.folder) / name
+    setting, folder = f"run.restore={url}", config.run.path
     run, remote = RunRecord(folder), _tried(setting, lambda: Remote(url, name))
     state = _tried(setting, remote.state)
     if run.exists:

@@ -92,7 +92,7 @@ def read_grid(arguments: Sequence[str]) -> Grid:
     bases: dict[str, Evaluation] = {}
     for run in runs if asked.sweep.benchmarks else ():
         base = "-".join(["base", *(named(key, value) for key, value in run.of_model.items())])
-        run.evaluation = Evaluation(grid, run.name, run, bases.setdefault(base, Evaluation(grid, base, run)))
+        run.evaluations.append(Evaluation(grid, run.name, run, bases.setdefault(base, Evaluation(grid, base, run))))
     if taken := bases.keys() & {run.name for run in runs}:
         raise BadInput(f"a run and a base model's evaluation would both be named {taken.pop()}: rename the model")
     return grid

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +17,7 @@ from microbudget_rl.conf.load import written
 from microbudget_rl.conf.schema import Config, SweepConfig, among
 from microbudget_rl.conf.schema.run import YEAR_H
 from microbudget_rl.conf.settings import changed
+from microbudget_rl.launch.plan.plan import Plan
 
 SEED = "run.seed"
 
@@ -37,7 +38,8 @@ class SweepRun:
     program: the file in launch/ that carries it out. arguments: those of the program.
     overrides: its value on each axis.
     config: the settings that the arguments stand for; its budget is the run's part of the sweep's.
-    status, reason: as in sweep.json. evaluation: that of its result.
+    plan: on its worker's part of the machine, from `plan_runs` on.
+    status, reason: as in sweep.json. evaluations: that of its result, if the sweep has benchmarks.
     """
 
     program: ClassVar = "run"
@@ -46,9 +48,10 @@ class SweepRun:
     overrides: dict[str, Any]
     arguments: tuple[str, ...]
     config: Config
+    plan: Plan = field(init=False)
     status: str = "pending"
     reason: str | None = None
-    evaluation: "Evaluation | None" = None
+    evaluations: "list[Evaluation]" = field(default_factory=list)
 
     def set(self, key: str, value: object) -> None:
         """Give the run another value of a setting."""
@@ -57,7 +60,7 @@ class SweepRun:
 
     @property
     def record(self) -> RunRecord:
-        return RunRecord(Path(self.config.run.folder) / self.name)
+        return RunRecord(self.config.run.path)
 
     @property
     def folder(self) -> Path:
@@ -72,10 +75,6 @@ class SweepRun:
     @property
     def finished(self) -> bool:
         return self.record.finished() is not None
-
-    @property
-    def evaluations(self) -> "list[Evaluation]":
-        return [self.evaluation] if self.evaluation else []
 
     @property
     def of_model(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The plan of a sweep: the GPU of every run, and the time and money that all jobs take on one or more."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -15,8 +15,7 @@ from microbudget_rl.conf.catalogue import find_benchmarks
 from microbudget_rl.conf.settings import changed
 from microbudget_rl.launch.hardware.machine import Machine, with_gpus
 from microbudget_rl.launch.plan.measurements import plan_measured
-from microbudget_rl.launch.plan.plan import Plan, count_problems
-from microbudget_rl.launch.plan.time import Estimate
+from microbudget_rl.launch.plan.plan import Problems, count_problems
 from microbudget_rl.launch.plan.view import FEW, FEWEST_UPDATES
 from microbudget_rl.launch.session.admission import resolve_model
 from microbudget_rl.launch.sweep_runs.jobs import SEED, Grid, Job
@@ -40,9 +39,10 @@ def divide(machine: Machine, grid: Grid) -> list[Machine]:
     return [replace(part, host_memory=memory) for part in parts]
 
 
-def plan_runs(grid: Grid, machines: Sequence[Machine]) -> dict[str, Plan]:
+def plan_runs(grid: Grid, machines: Sequence[Machine]) -> None:
     """Plan every run on its worker's part of the machine and of the sweep's budget. Each of n has every n-th run."""
-    plans, total, count = {}, grid.settings.seconds, len(machines)
+    total, count = grid.settings.seconds, len(machines)
+    counted_problems = dict[str, Problems | None]()  # by the settings of runs that only differ in the seed
     for number, run in enumerate(grid.runs):
         if count > 1 and run.config.run.nvidia_mps == "auto":  # each service would see all GPUs
             run.set("run.nvidia_mps", "off")
@@ -51,10 +51,13 @@ def plan_runs(grid: Grid, machines: Sequence[Machine]) -> dict[str, Plan]:
         if total is not None:
             run.config = changed(run.config, {"budget.minutes": total / len(grid.runs[::count]) / 60})
         check_functions(run.config.reward)
-        plans[run.name] = plan_measured(run.config, machine, grid.folder.parent)
+        alike = repr(changed(run.config, {"run.name": "any", SEED: 0}))
+        if alike not in counted_problems:
+            counted_problems[alike] = count_problems(run.config)
+        plan = plan_measured(run.config, machine, grid.folder.parent)
+        run.plan = replace(plan, problems=counted_problems[alike])
         if not run.record.finished():
             check_adapter(run.config)
-    return plans
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,7 @@ class SweepPlan:
     """The plans of all runs. workers: number of runs at a time on this machine."""
 
     grid: Grid
-    plans: Mapping[str, Plan]
     workers: int
-
-    @cached_property
-    def forecasts(self) -> Mapping[str, Estimate | None]:
-        return estimate_all(self.plans)
 
     @cached_property
     def sizes(self) -> dict[str, int | None]:
@@ -81,12 +79,10 @@ class SweepPlan:
         samples = self.grid.settings.n * sum(size or 0 for size in self.sizes.values())
         found: dict[Job, float] = {}
         for run in self.grid.runs:
-            expected, budget_s = self.forecasts[run.name], self.plans[run.name].config.budget.seconds
-            found[run] = expected.spent_s if expected else budget_s
+            found[run] = run.plan.estimate.spent_s if run.plan.estimate else run.config.budget.seconds
         for job in (*self.grid.bases, *self.grid.evaluations):
-            plan = self.plans[job.run.name]
-            config = changed(plan.config, {"eval.problems": samples, "eval.n": 1})
-            expected = replace(plan, config=config, problems=None).estimate
+            config = changed(job.run.plan.config, {"eval.problems": samples, "eval.n": 1})
+            expected = replace(job.run.plan, config=config, problems=None).estimate
             found[job] = expected.start_s + expected.evaluate_s if expected else 0.0
         return found
 
@@ -95,30 +91,29 @@ class SweepPlan:
 
     def cost(self, seconds: float, gpus: int = 1) -> list[str]:
         """Return the cost of so long, if the price is known."""
-        price = self.plans[self.grid.runs[0].name].config.budget.price_per_hour
+        price = self.grid.runs[0].config.budget.price_per_hour
         return [] if price is None else [money(price * gpus * seconds / 3600)]
 
     def shown(self) -> RenderableType:
         """Return the whole plan for the screen."""
-        machine = self.plans[self.grid.runs[0].name].machine
-        measured = dict.fromkeys(plan.calibration.of for plan in self.plans.values() if plan.calibration.of)
+        machine = self.grid.runs[0].plan.machine
+        measured = dict.fromkeys(of for run in self.grid.runs if (of := run.plan.calibration.of))
         source = f", corrected by measurements here: {'; '.join(measured)}" if measured else " alone"
         note = Text(f"Times are from rates and sizes{source}.", style="dim")
         return Group(*self._summary(), Text(), self._rows(), *(self._scaling() if machine.gpus else ()), note)
 
     def _summary(self) -> list[Text]:
-        misfits = [plan for plan in self.plans.values() if not plan.fits]
-        faults = f"{len(misfits)} of {len(self.plans)} do not fit. " if misfits else ""
-        counts = [found.updates for found in self.forecasts.values() if found and found.updates < FEWEST_UPDATES]
-        if counts:
-            most = counted(max(counts), "update")
-            faults += f"{len(counts)} of {len(self.plans)} hold {most} at most: {FEW}. "
-        runs, where = self.grid.runs, self.plans[self.grid.runs[0].name].machine.name
+        runs, where = self.grid.runs, self.grid.runs[0].plan.machine.name
+        misfits = [run for run in runs if not run.plan.fits]
+        faults = f"{len(misfits)} of {len(runs)} do not fit. " if misfits else ""
+        updates = [run.plan.estimate.updates for run in runs if run.plan.estimate]
+        if few := [count for count in updates if count < FEWEST_UPDATES]:
+            faults += f"{len(few)} of {len(runs)} hold {counted(max(few), 'update')} at most: {FEW}. "
         longest, way = max(self.total(runs[turn :: self.workers]) for turn in range(self.workers)), "one after another"
         if self.workers > 1:
             way, where = f"{self.workers} at a time: {duration(longest)}", f"one {where} each"
-        updates = counted(sum(found.updates for found in self.forecasts.values() if found), "update")
-        said = f"{len(runs)} runs on {where}: {duration(self.total(runs))} in all, {way}, about {updates}"
+        about = counted(sum(updates), "update")
+        said = f"{len(runs)} runs on {where}: {duration(self.total(runs))} in all, {way}, about {about}"
         lines = [Text(faults or "All fit. ", FAULT if faults else "bold green") + Text(said)]
         if self.grid.bases:
             of = ", ".join(f"{name} ({size or 'unknown, counted as 0'})" for name, size in self.sizes.items())
@@ -140,12 +135,12 @@ class SweepPlan:
         for base in self.grid.bases:
             table.add_row(base.name, *[""] * 5, duration(self.seconds[base]), *self.cost(self.seconds[base]))
         for run in self.grid.runs:
-            plan, own, figures = self.plans[run.name], run.evaluations, ["", "", ""]
-            if of := self.forecasts[run.name]:
+            own, figures = run.evaluations, ["", "", ""]
+            if of := run.plan.estimate:
                 figures = [duration(of.update_s), f"{of.updates:,}", duration(of.evaluations_s)]
             more = [*(duration(self.seconds[each]) for each in own), *self.cost(self.total([run, *own]))]
-            cells = "fits" if plan.fits else "does not fit", duration(plan.config.budget.seconds), *figures, *more
-            good = plan.fits and (not of or of.updates >= FEWEST_UPDATES)
+            cells = "fits" if run.plan.fits else "does not fit", duration(run.config.budget.seconds), *figures, *more
+            good = run.plan.fits and (not of or of.updates >= FEWEST_UPDATES)
             table.add_row(run.name, *cells, style="" if good else FAULT)
         return table
 
@@ -157,19 +152,6 @@ class SweepPlan:
             table.add_row(str(gpus), duration(end_s), *self.cost(end_s, gpus))
         cost = "; the cost is that of all until the last has ended" if self.cost(0) else ""
         return [Text(f"\nWith one run at a time on each GPU{cost}:"), table]
-
-
-def estimate_all(plans: Mapping[str, Plan]) -> dict[str, Estimate | None]:
-    """Return the estimate of each plan with its problems counted, by name, or None. Equal plans are estimated once."""
-    known: dict[str, Estimate | None] = {}
-    found = {}
-    for name, plan in plans.items():
-        alike = changed(plan.config, {"run.name": "any", SEED: 0})
-        like = repr((alike, plan.machine.described, len(plan.machine.cores)))
-        if like not in known:
-            known[like] = replace(plan, problems=count_problems(plan.config)).estimate
-        found[name] = known[like]
-    return found
 
 
 def plain_table(*columns: str) -> Table:

@@ -188,7 +188,7 @@ class Scheduler:
             n=sweep.n if sweep.benchmarks else None,
             pass_at=sweep.pass_at,
             remark=sweep.remark,
-            runs=[entry(run, run.evaluation) for run in grid.runs],
+            runs=[entry(run, *run.evaluations) for run in grid.runs],
             bases=[entry(base) for base in grid.bases],
         )
         write_document(grid.folder / "sweep.json", document)

@@ -30,7 +30,7 @@ from microbudget_rl.launch import evaluate
 from microbudget_rl.launch.evaluate import conclude
 from microbudget_rl.launch.evaluation import PreparedEvaluation, alike, markdown, prepare, results_table, write_results
 from microbudget_rl.launch.hardware.machine import detect
-from microbudget_rl.launch.reporting.tables import evaluation_rows
+from microbudget_rl.launch.reporting.tables import evaluation_table
 from microbudget_rl.launch.session.admission import admit, begin, take_run
 from microbudget_rl.rewards.problems import loading
 from microbudget_rl.rewards.problems.loading import CHOSE
@@ -368,7 +368,7 @@ def test_table_of_80_columns_and_markdown_say_the_same() -> None:
     document = EvaluationDocument.model_validate(EVALUATION | found)
     console = Console(record=True, width=80)
     console.print(results_table(document))
-    shown, pasted, rows = console.export_text(), markdown(document), evaluation_rows(document)
+    shown, pasted, rows = console.export_text(), markdown(document), evaluation_table(document).body
     assert all(cell in shown and cell in pasted for row in rows for cell in row)
     assert ("", "pass@1", "0.250 (0.150–0.350)", "0.500 (0.400–0.600)") in rows
     assert ("", "maj@n", "0.300 (0.100–0.500)", "0.300 (0.100–0.500)") in rows

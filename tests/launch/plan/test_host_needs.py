@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from microbudget_rl.actors.runtime.host_resources import DISK_MARGIN, MIB, HostFree, HostGuard, HostNeeds, amount
-from microbudget_rl.actors.runtime.placement import Node, place
+from microbudget_rl.actors.runtime.placement import Node
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.load import load
 from microbudget_rl.launch.hardware.machine import GIB, detect
@@ -90,7 +90,7 @@ def test_published_versions_take_room_for_temporary_files_or_on_a_cluster_in_the
 
 
 def test_only_ranks_on_several_gpus_share_memory() -> None:
-    config = load(["conf=quickstart", "model.dtype=float32"])
-    for gpus, shared in ((0, 0), (1, 0), (2, 0), (3, 512 * MIB)):
-        placement = place(cores=(0, 1), gpus=gpus, ranks=max(1, gpus - 1))
-        assert host_needs.needs_of_evaluation(config, config.model.shape, placement).shared_memory == shared
+    assert need().shared_memory == 0
+    for ranks, shared in ((1, 0), (2, 512 * MIB)):
+        made = plan("r8_instruct", machine("A40", 3), f"learner.world_size={ranks}")
+        assert host_needs.needs_of_run(made).shared_memory == shared

@@ -5,13 +5,12 @@ import pytest
 
 from microbudget_rl.actors.coordinator.budget import EVALUATION_SAFETY, MOST_EVALUATION
 from microbudget_rl.actors.models.files import shape_of
-from microbudget_rl.actors.runtime.placement import place_engines
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.load import load
 from microbudget_rl.launch.hardware.gpus import Gpu
 from microbudget_rl.launch.hardware.machine import GIB, Machine, detect, with_gpus
 from microbudget_rl.launch.plan.memory import Fit
-from microbudget_rl.launch.plan.refusal import check_budget, check_engines, check_plan, fit_of_engines, remedy
+from microbudget_rl.launch.plan.refusal import check_budget, check_plan, engines_alone, remedy
 from tests.launch.plan.plans import CPU, machine, plan, shown
 
 SMALL = replace(machine("A40"), gpu_memory=11 * GIB)
@@ -71,9 +70,7 @@ def test_a_budget_that_is_too_small_is_refused_with_one_that_is_enough() -> None
 
 def check_evaluation(where: Machine, recipe: str, *settings: str) -> Fit:
     config = load([f"conf={recipe}", *settings])
-    engines = shape_of(config.model), where, place_engines(where.cores, where.gpus, where.room(1, where.gpus))
-    check_engines(config, *engines)
-    return fit_of_engines(config, *engines)
+    return engines_alone(config, shape_of(config.model), where)
 
 
 def gpu(name: str, gib: float) -> Machine:
@@ -83,7 +80,7 @@ def gpu(name: str, gib: float) -> Machine:
 def test_an_evaluations_engine_is_that_of_a_run_with_more_memory() -> None:
     where, given = gpu("NVIDIA A40", 45), ("r8_instruct", "rollout.max_concurrent_samples=64")
     alone, beside = check_evaluation(where, *given), plan(given[0], where, given[1])
-    assert [entry for entry in beside.memory if entry.place == "rollout GPU" and not entry.elastic] == [*alone.memory]
+    assert [entry for entry in beside.memory if entry.place == "rollout GPU" and not entry.elastic] == alone.memory
     assert alone.cache_tokens > beside.cache_tokens
 
 

@@ -17,7 +17,8 @@ HOUR = 3600
 
 def planned(*arguments: str) -> SweepPlan:
     grid = read_grid([*arguments, "plan=true"])
-    return SweepPlan(grid, plan_runs(grid, [with_listed("A40", tuple(range(8)))]), 1)
+    plan_runs(grid, [with_listed("A40", tuple(range(8)))])
+    return SweepPlan(grid, 1)
 
 
 def shown(plan: SweepPlan) -> list[str]:
@@ -106,7 +107,7 @@ def test_runs_are_planned_on_their_gpu_with_their_part_of_the_hours(
     grid = read_grid(["conf=r8_instruct", seeds, "sweep.hours=9", "run.nvidia_mps=auto"])
     machines = divide(with_a40s(gpus), grid)
     assert {(len(each.cores), each.host_memory) for each in machines} == {(32 // gpus, 128 * GIB // gpus)}
-    plans = plan_runs(grid, machines).values()
-    assert [card.index for plan in plans for card in plan.machine.cards] == [str(n % gpus) for n in range(9)]
-    assert {(plan.config.budget.seconds, plan.config.run.nvidia_mps) for plan in plans} == {(60 * minutes, mps)}
+    plan_runs(grid, machines)
+    assert [card.index for run in grid.runs for card in run.plan.machine.cards] == [str(n % gpus) for n in range(9)]
+    assert {(60 * minutes, mps)} == {(run.config.budget.seconds, run.plan.config.run.nvidia_mps) for run in grid.runs}
     assert load(grid.runs[0].arguments).run.nvidia_mps == given
