@@ -340,7 +340,7 @@ class LoraLearner:
 
     def _measured(self, work: Accumulated) -> Measured:
         """Return what the first pass has shown; all processes return the same."""
-        engine, own = (torch.cat([torch.empty(0), *work.record.columns[name]]) for name in ("engine", "own"))
+        engine, own = (torch.cat([torch.empty(0), *work.record.columns.get(name, ())]) for name in ("engine", "own"))
         sums, counts = zip(*self._world.gather((k3(engine, own).sum().item(), len(own))), strict=True)
         if not (tokens := sum(counts)):
             return Measured(len(work.examples))

@@ -23,6 +23,7 @@ from microbudget_rl.actors.runtime.placement import Share
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.conf.settings import changed
 from microbudget_rl.learner.learner import LoraLearner
+from tests.conftest import weighed
 from tests.fakes import make_reward
 from tests.learner.model.families import BY_NAME, Family, build
 
@@ -86,7 +87,7 @@ async def compare(learner: LoraLearner, engine: RolloutEngine) -> list[tuple[flo
 def score(group: Group) -> Group:
     """Reward even tokens."""
     shares = [fmean(token % 2 == 0 for token in sample.token_ids) for sample in group.samples]
-    return replace(group, rewards=tuple(map(make_reward, shares)))
+    return weighed(replace(group, rewards=tuple(map(make_reward, shares))), Config())
 
 
 def apart(learner: LoraLearner, groups: list[Group]) -> float:
