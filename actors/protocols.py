@@ -91,7 +91,7 @@ class Learner(Protocol):
     async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
         """Return log-probabilities of given responses, per group and sample."""
 
-    async def explain(self, groups: tuple[Group, ...], mistakes: bool = True) -> dict[str, tuple[float, ...]]:
+    async def explain(self, groups: tuple[Group, ...], mistakes: bool = True, /) -> dict[str, tuple[float, ...]]:
         """Return log-probabilities of all tokens sampled from a synthetic adapter, in their order: under that adapter,
         as FAITHFUL, and if `mistakes`, under each that an engine might make with it, named by a clause.
         """

@@ -64,7 +64,7 @@ class CheckAtStart:
             print(f"adapter check at the start of {name}: {listed}", flush=True)
             mistake = find_mistake(engine, joined)
             for long in by_adapter_long:
-                truth = (await self._learner.explain(long, mistakes=False))[FAITHFUL]
+                truth = (await self._learner.explain(long, False))[FAITHFUL]
                 if not mistake and is_far(off := distance(logprobs_of(long), truth), joined):
                     mistake = f"a prompt of {len(long[0].problem.prompt_ids)} tokens had other weights ({off:.3f})"
             if mistake:
