@@ -68,7 +68,9 @@ def forwarded(method: str, processes: int | None = None) -> Any:
     async def call(learner: "RemoteLearner", *arguments: Any) -> Any:
         await asyncio.shield(learner._opening)
         if processes is None:
-            arguments = tuple(ray.put(each) if isinstance(each, Batch | tuple) else each for each in arguments)
+            arguments = tuple(
+                ray.put(argument) if isinstance(argument, Batch | tuple) else argument for argument in arguments
+            )
         return (await learner._ask(learner._actors[:processes], method, *arguments))[0]
 
     return call
