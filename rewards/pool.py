@@ -208,8 +208,8 @@ class VerifierPool:
         return result
 
     def _close(self) -> None:
-        for each in {self._verifiers, *self._theirs.values()}:
-            each.close()
+        for workers in {self._verifiers, *self._theirs.values()}:
+            workers.close()
 
     def __enter__(self) -> Self:
         return self
