@@ -147,7 +147,7 @@ class CoordinatorActor:
         while True:
             try:
                 try:
-                    await self._look(guard)
+                    await self._check_host(guard)
                 finally:
                     if self._remote:
                         self._remote.look()
@@ -158,7 +158,7 @@ class CoordinatorActor:
                     actor.check()
             await self._clock.sleep(LOOK_S if self._coordinator else 1.0)
 
-    async def _look(self, guard: HostGuard) -> None:
+    async def _check_host(self, guard: HostGuard) -> None:
         """Record alarms, and write the time spent until there is a coordinator. A fatal alarm stops the run first."""
         alarms = guard.look(measure(self._folder.path))
         for alarm in alarms:

@@ -43,10 +43,10 @@ def fingerprint(folder: str | Path) -> Fingerprint | None:
 
 
 class AdapterTransfer:
-    """Puts each adapter into the object store once for all nodes, and keeps the last ones there. kept: their number."""
+    """Puts each adapter into the object store once for all nodes, and keeps the last ones there. most: their number."""
 
-    def __init__(self, kept: int) -> None:
-        self._kept = kept
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._stored: dict[str, Stored] = {}
         self._one_at_a_time = asyncio.Lock()
 
@@ -55,7 +55,7 @@ class AdapterTransfer:
         async with self._one_at_a_time:
             if adapter.path not in self._stored:
                 self._stored[adapter.path] = await asyncio.to_thread(_put, Path(adapter.path))
-                for path in list(self._stored)[: -self._kept]:
+                for path in list(self._stored)[: -self._most]:
                     del self._stored[path]
             return self._stored[adapter.path]
 
