@@ -165,18 +165,18 @@ def _filter(column: int, architecture: int, process: int, network: bool) -> byte
                 add(equal, number, 0, 1)
                 add(answer, result)
 
-    for name, argument, bits, values, (matched, otherwise) in (
-        ("socket", 0, _ALL, _INTERNET if network else set(), (allow, refuse)),
-        ("kill", 0, _ALL, {process}, (allow, refuse)),
-        ("tgkill", 0, _ALL, {process}, (allow, refuse)),
-        ("prlimit64", 0, _ALL, {0, process}, (allow, refuse)),
-        ("sched_setaffinity", 0, _ALL, {0, process}, (allow, refuse)),
-        ("clone", 0, _THREAD, {_THREAD}, (allow, refuse)),
-        ("open", 1, _WRITING, {0}, (allow, refuse)),
-        ("openat", 2, _WRITING, {0}, (allow, refuse)),
-        ("mmap", 3, _SHARED_MEMORY, {_SHARED_MEMORY}, (refuse, allow)),
-        ("ioctl", 1, _ALL, {_TIOCSTI, _TIOCLINUX}, (refuse, allow)),
-    ):  # by these bits of an argument: whether they are one of the values
+    for name, argument, bits, values, matched in (
+        ("socket", 0, _ALL, _INTERNET if network else set(), allow),
+        ("kill", 0, _ALL, {process}, allow),
+        ("tgkill", 0, _ALL, {process}, allow),
+        ("prlimit64", 0, _ALL, {0, process}, allow),
+        ("sched_setaffinity", 0, _ALL, {0, process}, allow),
+        ("clone", 0, _THREAD, {_THREAD}, allow),
+        ("open", 1, _WRITING, {0}, allow),
+        ("openat", 2, _WRITING, {0}, allow),
+        ("mmap", 3, _SHARED_MEMORY, {_SHARED_MEMORY}, refuse),
+        ("ioctl", 1, _ALL, {_TIOCSTI, _TIOCLINUX}, refuse),
+    ):  # matched: the answer if these bits of an argument are one of the values
         if (number := CALLS["by_argument"][name][column]) is not None:
             add(load, 0)
             add(equal, number, 0, 4 + len(values))
@@ -184,7 +184,7 @@ def _filter(column: int, architecture: int, process: int, network: bool) -> byte
             add(mask, bits)
             for place, value in enumerate(values):
                 add(equal, value, len(values) - place, 0)
-            add(answer, otherwise)
+            add(answer, refuse if matched == allow else allow)
             add(answer, matched)
     add(answer, allow)
     return b"".join(code)
