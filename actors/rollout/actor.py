@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -64,11 +64,11 @@ def _put(folder: Path) -> Stored:
     return ray.put({file.name: file.read_bytes() for file in sorted(folder.iterdir())})
 
 
+@dataclass
 class AdapterCopies:
     """An engine's copies of adapters on its node. folder: named by its process, in one for all engines of a run."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    folder: Path
 
     def clear_left(self) -> None:
         """Delete the folders of processes that have ended."""
