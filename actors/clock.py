@@ -73,8 +73,8 @@ def in_thread(
     threading.Thread(target=run, daemon=True).start()
     seen = moved()
     while not wait({future}, seconds).done:
-        before, seen = seen, moved()
-        if before == seen:
+        previous, seen = seen, moved()
+        if previous == seen:
             limit = f"{setting}={seconds:g}" if setting else f"{seconds:g} s"
             raise TimeoutError(f"no answer within {limit}")
     return future.result()

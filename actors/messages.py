@@ -54,7 +54,7 @@ class EvaluationSet:
     problems: tuple[Problem, ...]
 
 
-APART = "held out"
+HELD_OUT_SETS = "held out"
 """Name, in `ProblemSet.digests`, of the held-out and the validation problems together. No benchmark has it."""
 
 
@@ -88,21 +88,22 @@ class ProblemSet:
 
     @property
     def digests(self) -> dict[str, str]:
-        """Hashes of problems and answers by part: APART without columns, each benchmark by its name, and as "" all of
-        training, validation and report. A changed data.eval_source changes APART and "", and APART comes first.
+        """Hashes of problems and answers by part: HELD_OUT_SETS without columns, each benchmark by its name, and as ""
+        all of training, validation and report. A changed data.eval_source changes HELD_OUT_SETS, which comes first, and
+        "".
         """
-        benchmarks = {each.name: digest_of((each.problems,)) for each in self.benchmarks}
-        apart = digest_of((self.selection, self.heldout), columns=False)
-        return {APART: apart, **benchmarks, "": digest_of((self.all,))}
+        benchmarks = {benchmark.name: digest_of((benchmark.problems,)) for benchmark in self.benchmarks}
+        held_out = digest_of((self.selection, self.heldout), columns=False)
+        return {HELD_OUT_SETS: held_out, **benchmarks, "": digest_of((self.all,))}
 
 
 def digest_of(parts: Iterable[Sequence[Problem]], columns: bool = True) -> str:
     """Return a hash of problems, with all that their verdicts and, if `columns`, their rewards depend on."""
-    found = blake2b()
+    digest = blake2b()
     for part, problems in enumerate(parts):
-        for each in problems:
-            found.update(repr((part, each.id, each.gold, each.grader, columns and each.columns)).encode())
-    return found.hexdigest()
+        for problem in problems:
+            digest.update(repr((part, problem.id, problem.gold, problem.grader, columns and problem.columns)).encode())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -262,10 +263,10 @@ class Group:
     @property
     def complaints(self) -> dict[str, str]:
         """The first complaint of each kind about users' functions, see `KIND_OF_COMPLAINT`."""
-        found = dict[str, str]()
+        first_of_kind = dict[str, str]()
         for complaint in chain.from_iterable(reward.complaints for reward in self.rewards):
-            found.setdefault(" ".join(KIND_OF_COMPLAINT.findall(complaint)), complaint)
-        return found
+            first_of_kind.setdefault(" ".join(KIND_OF_COMPLAINT.findall(complaint)), complaint)
+        return first_of_kind
 
     @cached_property
     def zero_variance(self) -> bool:

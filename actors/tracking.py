@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -80,12 +81,14 @@ class TensorBoardTracker:
             self._open.close()
 
 
+@dataclass
 class WandbTracker:
     """Logs to one run of wandb over all resumes. Curves are over `update`, which may repeat."""
 
-    def __init__(self, config: Config, folder: Path, identity: str) -> None:
-        self._config, self._folder, self._identity = config, folder, identity
-        self._run: Any = None
+    config: Config
+    folder: Path
+    identity: str
+    _run: Any = None
 
     def begin(self, next_update: int) -> None:
         import wandb
@@ -94,11 +97,11 @@ class WandbTracker:
             return
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
-            name=self._config.run.name,
-            id=self._identity,
+            name=self.config.run.name,
+            id=self.identity,
             resume="allow",
-            config=public_settings(self._config),
-            dir=str(self._folder),
+            config=public_settings(self.config),
+            dir=str(self.folder),
             settings=wandb.Settings(console="off", silent=True),
         )
         self._run.define_metric("*", step_metric="update")
@@ -184,8 +187,8 @@ def check_installed(names: Sequence[str]) -> None:
 
 def make_tracking(config: Config, folder: Path, identity: str) -> Tracking:
     """Return the loggers of a run, which have yet to begin. identity: unique, and the same over all resumes."""
-    kinds: dict[str, Callable[[], Tracker]] = {
-        "tensorboard": lambda: TensorBoardTracker(folder),
-        "wandb": lambda: WandbTracker(config, folder, identity),
+    known: dict[str, Tracker] = {
+        "tensorboard": TensorBoardTracker(folder),
+        "wandb": WandbTracker(config, folder, identity),
     }
-    return Tracking({name: kinds[name]() for name in config.run.report_to})
+    return Tracking({name: known[name] for name in config.run.report_to})

@@ -74,9 +74,9 @@ class Worker:
             self._since = math.inf  # counted once
             self._lose(f"it has not answered for {self._patience_s:.0f} s")
         with self._lock:
-            found = self._lost, "" if self._reason == self._told else self._reason
+            losses = self._lost, "" if self._reason == self._told else self._reason
             self._lost, self._told = 0, self._reason
-        return found
+        return losses
 
     def _lose(self, reason: str) -> None:
         with self._lock:

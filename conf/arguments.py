@@ -37,9 +37,13 @@ def words_and_options(arguments: Sequence[str], options: Options) -> tuple[list[
     A word does not start like a pair, or is the path of an existing file.
     Raises BadInput for an unknown option or value.
     """
-    words = [each for each in arguments if not each.startswith("-") and (not KEY.match(each) or os.path.exists(each))]
+    words = [
+        argument
+        for argument in arguments
+        if not argument.startswith("-") and (not KEY.match(argument) or os.path.exists(argument))
+    ]
     example = " or ".join(f"{name}={[*values, 'VALUE'][0]}" for name, values in [*options.items()][:2])
-    given = pairs([each for each in arguments if each not in words], example or "no option at all", options)
+    given = pairs([argument for argument in arguments if argument not in words], example or "no option at all", options)
     for name, value in given.items():
         if name not in options:
             there = f"{hint(name, options)}all: {', '.join(options)}" if options else "leave it out"

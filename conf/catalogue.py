@@ -80,12 +80,13 @@ def known_as(name: str) -> str:
         return name.lower()
     if size := BY_MEMORY.fullmatch(name):
         return f"{size[1]}GB"
-    known = {"A100": "A100-40"} | {COMMON.sub("", each.upper()): each for each in devices()}  # what fits it fits both
-    found, size = known.get(COMMON.sub("", name.upper())), MEMORY.search(name)
-    if not found and size and (model := known.get(COMMON.sub("", name[: size.start()].upper()))):
+    # What fits an A100-40 fits both.
+    known = {"A100": "A100-40"} | {COMMON.sub("", device.upper()): device for device in devices()}
+    listed_name, size = known.get(COMMON.sub("", name.upper())), MEMORY.search(name)
+    if not listed_name and size and (model := known.get(COMMON.sub("", name[: size.start()].upper()))):
         listed = devices()[model].memory_gib
-        found = model if abs(listed - int(size[1])) < SAME_MEMORY * listed else None
-    return found or name
+        listed_name = model if abs(listed - int(size[1])) < SAME_MEMORY * listed else None
+    return listed_name or name
 
 
 @dataclass(frozen=True)
@@ -115,16 +116,16 @@ def benchmarks() -> dict[str, Benchmark]:
 
 def find_benchmarks(requested: list[str]) -> list[Benchmark]:
     """Return the benchmarks that are named or given as a source. Raises BadInput for an unknown or repeated name."""
-    found: dict[str, Benchmark] = {}
+    by_name: dict[str, Benchmark] = {}
     for entry in requested:
         benchmark = find_benchmark(entry)
-        if (other := found.get(benchmark.name)) is not None:
+        if (other := by_name.get(benchmark.name)) is not None:
             raise BadInput(
                 f"benchmarks: {other.source} and {benchmark.source} would both be called {benchmark.name}; leave one "
                 "out, or give a file another name"
             )
-        found[benchmark.name] = benchmark
-    return list(found.values())
+        by_name[benchmark.name] = benchmark
+    return list(by_name.values())
 
 
 def find_benchmark(entry: str, key: str = "benchmarks") -> Benchmark:

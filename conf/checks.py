@@ -23,8 +23,8 @@ def check_lengths(config: Config, context: int) -> None:
 
 
 def raise_for(faults: Iterator[str]) -> None:
-    if found := [*faults]:
-        raise BadInput(*found)
+    if sentences := [*faults]:
+        raise BadInput(*sentences)
 
 
 def _call_faults(call: Call) -> Iterator[str]:
@@ -86,18 +86,21 @@ def _faults(config: Config) -> Iterator[str]:
     if (patience := config.validation.patience) and not config.validation.every:
         yield f"validation.patience={patience}: nothing is validated; give validation.every, such as 10"
     yield from _benchmark_faults(config.eval.resolved_benchmarks)
-    repeats = {"eval.n": config.eval.n, **{f"{each.key}.n": each.n for each in config.eval.resolved_benchmarks}}
+    repeats = {
+        "eval.n": config.eval.n,
+        **{f"{benchmark.key}.n": benchmark.n for benchmark in config.eval.resolved_benchmarks},
+    }
     for key, n in repeats.items():
         if config.eval.temperature == 0 and n > 1:
             yield f"{key}={n} with eval.temperature=0: all samples would be the same; set {key}=1"
 
 
 def _benchmark_faults(benchmarks: list[Benchmark]) -> Iterator[str]:
-    for number, each in enumerate(benchmarks):
-        said = f"{each.key}.name={each.name}"
-        if not NAME.allows(each.name):
+    for number, benchmark in enumerate(benchmarks):
+        said = f"{benchmark.key}.name={benchmark.name}"
+        if not NAME.allows(benchmark.name):
             yield f"{said}: {NAME.remedy}"
-        if twin := next((other.key for other in benchmarks[:number] if other.name == each.name), ""):
+        if twin := next((other.key for other in benchmarks[:number] if other.name == benchmark.name), ""):
             yield f"{said}: {twin} has this name too; give one of them another"
 
 
@@ -105,13 +108,13 @@ def _source_faults(data: DataConfig) -> Iterator[str]:
     """Yield sources that are missing, twice there, or named alike."""
     if data.mixture and data.source:
         yield f"data.source={data.source} with data.mixture: the mixture names all sources; leave one of the two out"
-    mixed = {f"data.mixture[{number}]": each for number, each in enumerate(data.mixture)}
+    mixed = {f"data.mixture[{number}]": entry for number, entry in enumerate(data.mixture)}
     names: dict[str, str] = {}
-    for key, each in (mixed or {"data": SourceConfig(data.source)}).items():
-        if not each.source:
+    for key, entry in (mixed or {"data": SourceConfig(data.source)}).items():
+        if not entry.source:
             yield f"{key}.source= is not possible: {SOURCE.remedy}"
-        elif (first := names.setdefault(each.called, key)) != key:
-            yield f"{key}.name={each.called}: {first} has that name too; give one of them another name"
+        elif (first := names.setdefault(entry.called, key)) != key:
+            yield f"{key}.name={entry.called}: {first} has that name too; give one of them another name"
 
 
 def _warm_start_faults(warm: WarmStartConfig) -> Iterator[str]:

@@ -51,7 +51,7 @@ PROGRAM = re.compile(r"python (?:launch/(\w+)\.py|-m (?:launch|rewards)\.(\w+))"
 
 def as_typed(text: str) -> str:
     """Return a text with its commands, written as in a clone, as a person types them here."""
-    return text if IN_CLONE else PROGRAM.sub(lambda found: f"microbudget {found[1] or found[2]}", text)
+    return text if IN_CLONE else PROGRAM.sub(lambda match: f"microbudget {match[1] or match[2]}", text)
 
 
 def near(path: Path) -> str:
@@ -74,7 +74,7 @@ class PlainConsole(Console):
         self.width = min(self.width, 1000)  # a COLUMNS that no terminal has
 
     def print(self, *objects: Any, **options: Any) -> None:
-        super().print(*objects, **{"soft_wrap": all(isinstance(each, str) for each in objects), **options})
+        super().print(*objects, **{"soft_wrap": all(isinstance(item, str) for item in objects), **options})
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError  # rich's own would end the process with exit code 1
@@ -136,7 +136,7 @@ def command(
 
     def decorate(main: Main[P]) -> Main[P]:
         @wraps(main)
-        def guarded(arguments: list[str], *more: P.args, **named: P.kwargs) -> int:
+        def guarded(arguments: list[str], *more: P.args, **keywords: P.kwargs) -> int:
             handle_signals(end_by_signal)
             if sys.path[0] and Path(sys.path[0]).resolve() == SCRIPTS:
                 del sys.path[0]  # Python puts a script's folder there, which would hide a user's modules
@@ -150,7 +150,7 @@ def command(
                     code = 0
                 else:
                     check_working_folder()
-                    code = main(arguments, *more, **named)
+                    code = main(arguments, *more, **keywords)
                 if sys.stdout:
                     sys.stdout.flush()
                 return code

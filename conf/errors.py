@@ -51,13 +51,17 @@ class TryLater(Exception):
 
 
 def _short(text: str) -> str:
-    text, half = printable(" ".join(without_credentials(text).split())), MOST_CHARACTERS // 2
+    text, half = _on_one_line(text), MOST_CHARACTERS // 2
     return text if len(text) <= MOST_CHARACTERS else f"{text[:half]} … {text[-half:]}"
 
 
 def in_brief(error: BaseException) -> str:
     """Return the kind and text of an error on one line of at most 300 characters."""
-    return printable(" ".join(without_credentials(f"{type(error).__name__}: {error}").split()))[:300]
+    return _on_one_line(f"{type(error).__name__}: {error}")[:300]
+
+
+def _on_one_line(text: str) -> str:
+    return printable(" ".join(without_credentials(text).split()))
 
 
 def without_credentials(text: str) -> str:
@@ -71,8 +75,10 @@ def without_credentials(text: str) -> str:
 def anonymous(text: str) -> str:
     """Return a text without credentials, addresses, ids of devices, and the names of home, user and host."""
     host, names = platform.node(), ("USER", "LOGNAME", "SUDO_USER")
-    own = {os.path.expanduser("~"), host, host.partition(".")[0], *(os.environ.get(name, "") for name in names)}
-    words = (rf"(?<![^\W_]){re.escape(word)}(?![^\W_])" for word in sorted(own - {"", "/", "root", "localhost"})[::-1])
+    private = {os.path.expanduser("~"), host, host.partition(".")[0], *(os.environ.get(name, "") for name in names)}
+    words = (
+        rf"(?<![^\W_]){re.escape(word)}(?![^\W_])" for word in sorted(private - {"", "/", "root", "localhost"})[::-1]
+    )
     return re.sub("|".join([*PERSONAL, *words]), "…", without_credentials(text), flags=re.IGNORECASE)
 
 
@@ -109,7 +115,9 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
         for form in {other.lower().rpartition(".")[2], other.lower()}:
             forms[form].append(other)
     name = name[:100].lower()  # the time grows with the square of the length
-    close = (each for part in (name, name.rpartition(".")[2]) for each in get_close_matches(part, forms, cutoff=CLOSE))
+    close = (
+        match for part in (name, name.rpartition(".")[2]) for match in get_close_matches(part, forms, cutoff=CLOSE)
+    )
     return [*dict.fromkeys(other for form in close for other in forms[form])][:3]
 
 

@@ -62,17 +62,17 @@ def explain(arguments: list[str], usage: str) -> None:
     if not topics:
         _print_overview(console, usage)
     for topic in topics:
-        found = [item for item in known if f"{item.path}.".startswith(f"{topic}.")]
-        if not found:
+        items = [item for item in known if f"{item.path}.".startswith(f"{topic}.")]
+        if not items:
             names = dict.fromkeys(name for item in known for name in (item.path, item.path.rpartition(".")[0]) if name)
             all_ = f"{hint(topic, names)}all sections: {', '.join(_sections())}"
             raise BadInput(f"help {topic}: no such section or setting; {all_}")
-        if found[0].path != topic:
-            console.print(Text(f"{topic}: {about(found[0].section)}\n"))
-        for item in found:
+        if items[0].path != topic:
+            console.print(Text(f"{topic}: {about(items[0].section)}\n"))
+        for item in items:
             texts = zip(("Values: ", "Why: "), facts(item), strict=True)
             resumable = ["You may change it when you resume a run."] * item.resumable
-            text = "\n".join([item.meaning, *(f"{name}{each}." for name, each in texts if each), *resumable])
+            text = "\n".join([item.meaning, *(f"{name}{fact}." for name, fact in texts if fact), *resumable])
             console.print(Text(f"{item.path}={default(item)}", style="bold"))
             console.print(Padding(Text(text), (0, 0, 1, 2)))
 
@@ -81,8 +81,8 @@ def recipe_lines() -> dict[str, str]:
     """Return one line on each recipe; all those that only set another one's rank share a line."""
     lines, at_ranks = {}, set()
     for name in recipe_names():
-        if found := OF_THE_GRID.fullmatch(name):
-            at_ranks.add(found[2])
+        if match := OF_THE_GRID.fullmatch(name):
+            at_ranks.add(match[2])
         elif name != BASE:
             text = (FOLDER / f"{name}.yaml").read_text("utf-8")
             comment = takewhile(lambda line: line.startswith("#"), text.splitlines())
@@ -130,7 +130,7 @@ def default(item: Setting) -> str:
 def facts(item: Setting) -> tuple[str, str]:
     """Return the values of a setting and the reason of its default, each empty if there is nothing to say."""
     rule = re.sub(f"^use (a value |a number |one of )?|, up to {MOST:,}$", "", item.rule.remedy) if item.rule else ""
-    if rule and all(re.search(rf"\b{re.escape(each)}( \(|:)", item.meaning) for each in rule.split(", ")):
+    if rule and all(re.search(rf"\b{re.escape(value)}( \(|:)", item.meaning) for value in rule.split(", ")):
         rule = ""  # the meaning explains each
     elif not rule and item.kind not in (bool, str):
         rule = expected(item.kind)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from omegaconf import OmegaConf
 
 from microbudget_rl.conf.arguments import pairs
 from microbudget_rl.conf.catalogue import known_as, table
@@ -227,13 +226,13 @@ def _recipes(name: str, folder: Path, for_sweep: bool = False) -> list[Layer]:
     requested, known, place = f"conf={name}", recipe_names(folder), Path()
     parent: Any = name
     while parent not in (None, BASE):
-        own = str(parent).endswith(SUFFIX)
-        path = packaged(place / str(parent)) if own else folder / f"{parent}{SUFFIX}"
+        is_path = str(parent).endswith(SUFFIX)
+        path = packaged(place / str(parent)) if is_path else folder / f"{parent}{SUFFIX}"
         if path.resolve() in visited:
             raise BadInput(f"{requested} closes a circle; end it at {BASE}")
-        if own and not path.is_file():
+        if is_path and not path.is_file():
             raise BadInput(f"{requested}: there is no file {path}; correct the path, or name a recipe")
-        if not own and parent not in known:
+        if not is_path and parent not in known:
             raise BadInput(f"{requested}: no such recipe; {hint(str(parent), known)}all: {', '.join(known)}")
         visited.append(path.resolve())
         layer = _anchored(read_yaml(path, "write `section:` and `key: value` lines"), path.parent)
@@ -250,10 +249,10 @@ def _anchored(layer: Tree, folder: Path) -> Tree:
 
     def absolute(text: str, key: str) -> str:
         path = text.removeprefix("file:")
-        named = key in PATHS and ("model" not in key or os.path.isdir(folder / path))  # or a model's name
+        is_path = key in PATHS and ("model" not in key or os.path.isdir(folder / path))  # or a model's name
         if key.endswith(("source", "benchmarks")):
-            named = path != text
-        relative = named and path and not path.startswith("~")
+            is_path = path != text
+        relative = is_path and path and not path.startswith("~")
         return text.removesuffix(path) + os.path.abspath(folder / path) if relative else text
 
     return with_texts(layer, absolute)
@@ -267,9 +266,9 @@ def unmoved(value: Any) -> Any:
 def with_texts(value: Any, change: Callable[[str, str], str], key: str = "") -> Any:
     """Return a value, or nested ones, with texts changed by a function of the text and its dotted key."""
     if isinstance(value, dict):
-        return {name: with_texts(each, change, f"{key}.{name}".lstrip(".")) for name, each in value.items()}
+        return {name: with_texts(item, change, f"{key}.{name}".lstrip(".")) for name, item in value.items()}
     if isinstance(value, list):
-        return [with_texts(each, change, key) for each in value]
+        return [with_texts(item, change, key) for item in value]
     return change(value, key) if isinstance(value, str) else value
 
 
@@ -301,15 +300,15 @@ def _laid(layers: list[Layer]) -> tuple[Tree, dict[str, str]]:
     for file, layer in layers:
         if flatten(layer).get("data.mixture"):
             layer = _merged({"data": {"source": ""}}, layer)
-        own = flatten(layer)
+        stated = flatten(layer)
         for item in settings(CommandLine):
-            if item.follows in own:
+            if item.follows in stated:
                 take(tree, item.path)
         parts = [(file, layer)]
-        if own.get("run.deterministic") is True:
+        if stated.get("run.deterministic") is True:
             parts.insert(0, (file, {"learner": {"max_staleness": 0, "max_kl": 0.0}}))
         for section, known in (("algorithm", table("algorithms")), ("reward", table("rewards"))):
-            if (name := str(own.get(f"{section}.preset"))) in known:
+            if (name := str(stated.get(f"{section}.preset"))) in known:
                 parts.insert(0, (f"preset {name}", {section: known[name]}))
         for source, part in parts:
             tree = _merged(tree, part)
@@ -326,26 +325,14 @@ def take(tree: Tree, key: str) -> None:
         tree.pop(first, None)
 
 
-class Leaf:
-    """A value that OmegaConf does not touch: of plain ones it refuses a text with `${` alone and skips `???`."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-
-def _merged(*layers: Tree) -> Tree:
-    """Return nested mappings merged by OmegaConf, later ones over earlier ones; a list is one value."""
-    trees = (OmegaConf.create(_wrapped(layer), flags={"allow_objects": True}) for layer in layers)
-    return _unwrapped(OmegaConf.to_container(OmegaConf.merge({}, *trees)))
-
-
-def _wrapped(tree: Tree, section: bool = False) -> Tree:
-    """section: whether the tree is a section, in which an empty mapping replaces another one."""
-    return {
-        key: _wrapped(value, section=True) if isinstance(value, dict) and (value or not section) else Leaf(value)
-        for key, value in tree.items()
-    }
-
-
-def _unwrapped(tree: Any) -> Tree:
-    return {key: _unwrapped(value) if isinstance(value, dict) else value.value for key, value in tree.items()}
+def _merged(under: Tree, over: Tree, in_section: bool = False) -> Tree:
+    """Return the nested mappings of two layers in new ones, with the values of the upper layer where both have one. A
+    list is one value. in_section: whether they are within a section, where an empty mapping replaces another one.
+    """
+    merged = dict(under)
+    for key, value in over.items():
+        if isinstance(value, dict) and (value or not in_section):
+            known = merged.get(key)
+            value = _merged(known if isinstance(known, dict) else {}, value, in_section=True)
+        merged[key] = value
+    return merged

@@ -72,8 +72,8 @@ def disguise_of(file: Path) -> str:
 
 def check_format(document: dict[str, Any], where: str) -> None:
     """Raise BadInput unless a file of this project states this FORMAT. where: the file, for messages."""
-    if (found := document.get("format")) != FORMAT:
-        stated = "states no format" if found is None else f"has format {_short(found)}"
+    if (version := document.get("format")) != FORMAT:
+        stated = "states no format" if version is None else f"has format {_short(version)}"
         raise BadInput(
             f"{where} {stated}, this version of the project reads format {FORMAT}: use the version that wrote it, or"
             " move it out of the way"
@@ -179,8 +179,8 @@ class Dumper(yaml.SafeDumper):
 
 
 for kind, (pattern, first) in PLAIN.items():
-    for each in (Loader, Dumper):
-        each.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(f"(?:{pattern})$"), first)
+    for codec in (Loader, Dumper):
+        codec.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(f"(?:{pattern})$"), first)
 Dumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("[yYnN]$"), [*"yYnN"])
 
 
@@ -210,14 +210,15 @@ def conform(value: Any, kind: Any) -> Any:
     Raises ValueError with the first wrong place and the type expected there.
     """
     try:
-        found = adapter(kind).validate_python(value, strict=True)  # a copy, in which whole numbers may become floats
+        # A copy, in which whole numbers may become floats.
+        validated = adapter(kind).validate_python(value, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"]))
         given = "" if first["type"] == "missing" else f"={_short(first['input'])}"
         said = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
         raise ValueError(f"{place or 'it'}{given}: {said[0].lower()}{said[1:]}") from None
-    return found if isinstance(found, BaseModel) else value
+    return validated if isinstance(validated, BaseModel) else value
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

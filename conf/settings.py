@@ -160,7 +160,7 @@ def settings(kind: Any, prefix: str = "", **known: Any) -> Iterator[Setting]:
 
 def _meaning(kind: type, name: str) -> str:
     """Return the string below a field, on one line. Pydantic keeps it only on the class that declares the field."""
-    declared = (getattr(each, "__pydantic_fields__", {}).get(name) for each in kind.__mro__)
+    declared = (getattr(base, "__pydantic_fields__", {}).get(name) for base in kind.__mro__)
     return next((" ".join(field.description.split()) for field in declared if field and field.description), "")
 
 
@@ -193,7 +193,7 @@ def show(value: Any) -> str:
     if isinstance(value, list):
         return f"[{','.join(map(show, value))}]"
     if is_dataclass(value):
-        return f"{{{', '.join(f'{key}: {show(each)}' for key, each in vars(value).items())}}}"
+        return f"{{{', '.join(f'{key}: {show(inner)}' for key, inner in vars(value).items())}}}"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -207,8 +207,8 @@ def build(kind: Any, tree: Any, where: Callable[[Place], str] = lambda _: "", **
     try:
         return TypeAdapter(kind).validate_python(tree, **options)
     except ValidationError as error:
-        found = [(where(each["loc"]), _faults(each, kind, tree)) for each in error.errors(include_url=False)]
-        raise BadInput(*dict.fromkeys(file + fault for file, faults in found for fault in faults)) from None
+        located = [(where(detail["loc"]), _faults(detail, kind, tree)) for detail in error.errors(include_url=False)]
+        raise BadInput(*dict.fromkeys(file + fault for file, faults in located for fault in faults)) from None
 
 
 def _faults(error: ErrorDetails, kind: Any, value: Any) -> Iterator[str]:
@@ -226,7 +226,7 @@ def _faults(error: ErrorDetails, kind: Any, value: Any) -> Iterator[str]:
     if error["type"] == "unexpected_keyword_argument":
         known = [item.path for item in settings(top, prefix)]
         for key in flatten({path: value}):
-            close = f"nearest: {', '.join(found)}" if (found := nearest(key, known)) else ""
+            close = f"nearest: {', '.join(names)}" if (names := nearest(key, known)) else ""
             none = said if " " in (said := foreign(key)) else "`python launch/run.py help` lists them"
             yield f"{key}: no such key; {close or none}"
     elif is_dataclass(kind):

@@ -82,7 +82,7 @@ def leave(code: int, said: str = "", keep: bool = False) -> NoReturn:
     with _leaving:  # until the end, also for a thread that comes second
         try:
             for _ in range(2):  # the second time for what another thread has started meanwhile
-                while new := {each.pid for each in psutil.Process().children(recursive=True)} - processes:
+                while new := {child.pid for child in psutil.Process().children(recursive=True)} - processes:
                     _send(signal.SIGSTOP, new)
                     processes |= new
                 for undo in [] if keep else reversed(_undone):

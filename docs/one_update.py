@@ -77,14 +77,14 @@ def one_update(settings: list[str]) -> tuple[list[Group], dict[str, float]]:
         prompts = torch.tensor([problem.prompt_ids] * rollout.samples_per_problem)
         rows = engine.generate(input_ids=prompts)[:, prompts.shape[1] :].tolist()
         samples = tuple(to_sample(problem.prompt_ids, row) for row in rows)
-        rewards = tuple(reward(each, verify(problem.gold, each.text)) for each in samples)
+        rewards = tuple(reward(sample, verify(problem.gold, sample.text)) for sample in samples)
         group = Group(index, problem, AdapterRef(0, 0, ""), samples, rewards)
         groups.append(replace(group, advantages=weigh(group, algorithm, config.reward.accuracy)))
 
     learned = examples(groups, algorithm.regularised)  # with an advantage, or all with an entropy term
     tokens = sum(group.tokens for group in groups)  # all samples count in the denominators
     totals = Totals(len(groups) * rollout.samples_per_problem, tokens, rollout.max_response_tokens)
-    micro_batches = pack([each.tokens for each in learned], config.learner.microbatch, policy.mixes)
+    micro_batches = pack([sample.tokens for sample in learned], config.learner.microbatch, policy.mixes)
     parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     optimizer = adamw(parameters, config.learner)
     optimizer.param_groups[0]["lr"] = learning_rate(config.learner, 0, 0.0, config.budget.updates)

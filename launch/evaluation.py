@@ -12,7 +12,7 @@ from rich.text import Text
 from microbudget_rl.actors.evaluation.evaluator import PolicySamples
 from microbudget_rl.actors.evaluation.folder import EvaluationFolder, protocol_of
 from microbudget_rl.actors.evaluation.statistics import comparison
-from microbudget_rl.actors.messages import APART, AdapterRef, Status
+from microbudget_rl.actors.messages import HELD_OUT_SETS, AdapterRef, Status
 from microbudget_rl.actors.models.adapters import adopt_adapter, pinned
 from microbudget_rl.actors.models.files import load_tokenizer, locate, shape_from_config
 from microbudget_rl.actors.runtime.process import software_versions
@@ -90,7 +90,7 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
     for each in benchmarks:
         if run and each.digest:
             otherwise = "name other benchmarks, since it may have trained on these problems"
-            check_problems(config, RunRecord(run), {APART: each.digest}, otherwise)
+            check_problems(config, RunRecord(run), {HELD_OUT_SETS: each.digest}, otherwise)
         filtered = "".join(f"; {count} filtered: {reason}" for reason, count in each.filtered_counts.items())
         by = ", by base model and adapter" if adapter else ""
         console.print(f"{each.benchmark.name}: {len(each.problems)} problems × {config.n} samples{by}{filtered}")

@@ -68,7 +68,9 @@ def forwarded(method: str, processes: int | None = None) -> Any:
     async def call(learner: "RemoteLearner", *arguments: Any) -> Any:
         await asyncio.shield(learner._opening)
         if processes is None:
-            arguments = tuple(ray.put(each) if isinstance(each, Batch | tuple) else each for each in arguments)
+            arguments = tuple(
+                ray.put(argument) if isinstance(argument, Batch | tuple) else argument for argument in arguments
+            )
         return (await learner._ask(learner._actors[:processes], method, *arguments))[0]
 
     return call
@@ -141,7 +143,7 @@ class LearnerActor:
         world = World(self.rank, self.size, self._store)
         model_path = found_here(self.model_path, self.config.model)
         weights = pickle.loads(handles) if handles else None  # written by this run's own WeightsActor
-        with records_of("microbudget_rl.learner") as records, gpu_faults(self.config):
+        with learner_records() as records, gpu_faults(self.config):
             self.learner = LoraLearner(self.config, model_path, self.adapters_folder, self._device, world, weights)
         if self._under_mps:
             threading.Thread(target=self._watch, daemon=True).start()
@@ -195,9 +197,9 @@ def gpu_faults(config: Config) -> Iterator[None]:
 
 
 @contextmanager
-def records_of(package: str) -> Iterator[list[logging.LogRecord]]:
-    """Yield a list of what a package's modules log in the context, at level INFO or above."""
-    handler, logger = BufferingHandler(sys.maxsize), logging.getLogger(package)
+def learner_records() -> Iterator[list[logging.LogRecord]]:
+    """Yield a list of what the learner's modules log in the context, at level INFO or above."""
+    handler, logger = BufferingHandler(sys.maxsize), logging.getLogger("microbudget_rl.learner")
     level = logger.level
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)

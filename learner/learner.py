@@ -58,9 +58,9 @@ class Accumulated:
     """The samples of an update between their packing and the last optimizer step.
 
     name: of the update, for messages; groups: those of its batch, none in the warm start
-    examples: the samples with a gradient; own: those of this process
-    parts: the micro-batches of `own`; observed: one entry per part, set by the first pass
-    reference: log-probabilities of `own` under the reference; empty without a KL term
+    examples: the samples with a gradient; local_examples: those of this process
+    parts: the micro-batches of `local_examples`; observed: one entry per part, set by the first pass
+    reference: log-probabilities of `local_examples` under the reference; empty without a KL term
     loss: this process's part of the latest pass's loss; fault: names a value in it that is not finite, else empty
     seconds: duration of the first pass
     """
@@ -68,7 +68,7 @@ class Accumulated:
     name: str
     groups: tuple[Group, ...]
     examples: list[Example]
-    own: list[Example]
+    local_examples: list[Example]
     totals: Totals
     parts: list[MicroBatch]
     record: UpdateRecord
@@ -145,8 +145,9 @@ class LoraLearner:
 
     def imitate(self, groups: tuple[Group, ...], progress: float) -> tuple[float, str]:
         """Take one optimizer step of the warm start, at a learning rate that falls linearly to zero."""
-        found = [Example(f"problem {each.problem.id}", of, (), 1.0) for each in groups for of in _tokens([each])]
-        work = self._begin(f"step {self._steps + 1} of the warm start", found)
+        names = (f"problem {group.problem.id}" for group in groups for _ in group.samples)
+        demonstrations = [Example(name, tokens, (), 1.0) for name, tokens in zip(names, _tokens(groups), strict=True)]
+        work = self._begin(f"step {self._steps + 1} of the warm start", demonstrations)
         self._pass(work)
         fault = self._take_steps(work, self.config.warm_start.learning_rate * (1.0 - progress), 1)
         return math.nan if fault else work.record.losses[0], fault
@@ -160,11 +161,11 @@ class LoraLearner:
         if self._accumulated:
             self._optimizer.discard()
         started = perf_counter()
-        found = examples(batch.groups, self.config.algorithm.regularised)
-        work = self._accumulated = self._begin(f"update {self.version + 1}", found, batch.groups)
+        trained = examples(batch.groups, self.config.algorithm.regularised)
+        work = self._accumulated = self._begin(f"update {self.version + 1}", trained, batch.groups)
         if self.config.algorithm.kl:
             with self.policy.as_reference():
-                work.reference = self._logprobs([example.tokens for example in work.own])
+                work.reference = self._logprobs([example.tokens for example in work.local_examples])
         self._pass(work)
         work.seconds = perf_counter() - started
         return self._measured(work)
@@ -210,7 +211,7 @@ class LoraLearner:
         """See `actors.protocols.Learner`. The groups belong to one synthetic adapter; the policy is unchanged."""
         lora, samples, kinds = self.config.lora, _tokens(groups), modules_by_kind(self.model)
         modules = [*chain(*kinds.values())]  # an engine may lack one in all kinds of layers, too
-        kinds |= {each: [name for name in modules if name.endswith(f".{each}")] for each in lora.target_modules}
+        kinds |= {target: [name for name in modules if name.endswith(f".{target}")] for target in lora.target_modules}
         assert groups[0].adapter is not None
         number = groups[0].adapter.version
         possible = {
@@ -218,22 +219,22 @@ class LoraLearner:
             "alpha is doubled": scaled(self.model, 2.0),
             "alpha is halved": scaled(self.model, 0.5),
             "rslora is confused": scaled(self.model, lora.rank ** (-0.5 if lora.rslora else 0.5)),
-            **{f"{kind} has no adapter": scaled(self.model, 0.0, each) for kind, each in kinds.items()},
+            **{f"{kind} has no adapter": scaled(self.model, 0.0, names) for kind, names in kinds.items()},
         }
 
-        def seen() -> tuple[float, ...]:
+        def logprobs() -> tuple[float, ...]:
             return tuple(chain.from_iterable(self._logprobs(samples)))
 
         with noise(self.model, number, SYNTHETIC_ADAPTERS):
-            found = {FAITHFUL: seen()}
+            views = {FAITHFUL: logprobs()}
             if not mistakes:
-                return found
+                return views
             for mistake, made in possible.items():
                 with made:
-                    found[mistake] = seen()
+                    views[mistake] = logprobs()
         with noise(self.model, SYNTHETIC_ADAPTERS + 1 - number, SYNTHETIC_ADAPTERS):
-            found["another adapter is applied"] = seen()
-        return found
+            views["another adapter is applied"] = logprobs()
+        return views
 
     def inspect(self, groups: tuple[Group, ...]) -> Inspection:
         """Compare the current version with the reference on given responses; all tokens have equal weight."""
@@ -282,16 +283,17 @@ class LoraLearner:
                     f"{batch.version}: max_staleness is {limit}"
                 )
 
-    def _begin(self, name: str, found: list[Example], groups: tuple[Group, ...] = ()) -> Accumulated:
+    def _begin(self, name: str, trained: list[Example], groups: tuple[Group, ...] = ()) -> Accumulated:
         """Pack this process's part of the examples; seed dropout, to repeat after a restore and differ by process."""
-        own = [found[i] for i in divide([example.tokens for example in found], self._world.size)[self._world.rank]]
-        parts = self._pack([example.tokens for example in own])
-        samples = _tokens(groups) or [example.tokens for example in found]
-        tokens = sum(len(each.response) for each in samples)
+        positions = divide([example.tokens for example in trained], self._world.size)[self._world.rank]
+        local_examples = [trained[position] for position in positions]
+        parts = self._pack([example.tokens for example in local_examples])
+        samples = _tokens(groups) or [example.tokens for example in trained]
+        tokens = sum(len(sample.response) for sample in samples)
         totals = Totals(len(samples), tokens, self.config.rollout.max_response_tokens)
         process, number = f"dropout-{self._world.rank}", self.version or self._steps
         torch.manual_seed(request_seed(self.config.run.seed, process, number))
-        return Accumulated(name, groups, found, own, totals, parts, UpdateRecord(parts))
+        return Accumulated(name, groups, trained, local_examples, totals, parts, UpdateRecord(parts))
 
     def _pass(self, work: Accumulated) -> None:
         """Run forward and backward over this process's micro-batches; stop at one that is not finite."""
@@ -303,7 +305,7 @@ class LoraLearner:
             loss = self._loss(work, number, *self._optimizer.forward(part))
             work.loss += loss.item()
             if not math.isfinite(work.loss):
-                names = _names(work.own[i] for i in part.samples)
+                names = _names(work.local_examples[i] for i in part.samples)
                 work.fault = f"the loss of {work.name} is {loss.item()}, from {names}"
                 self._optimizer.backward(loss * math.nan)  # the step will find it, and clear all gradients
                 return
@@ -316,7 +318,8 @@ class LoraLearner:
         algorithm = self.config.algorithm
         if number == len(work.observed):
             samples = work.parts[number].samples
-            members, reference = [work.own[i] for i in samples], [work.reference[i] for i in samples if work.reference]
+            members = [work.local_examples[i] for i in samples]
+            reference = [work.reference[i] for i in samples if work.reference]
             work.observed.append(observe(algorithm, members, logprobs.detach(), reference))
             work.record.add_before(logprobs, entropy, work.observed[number])
         work.record.add_clipped(algorithm, logprobs, work.observed[number])
@@ -340,11 +343,13 @@ class LoraLearner:
 
     def _measured(self, work: Accumulated) -> Measured:
         """Return what the first pass has shown; all processes return the same."""
-        engine, own = (torch.cat([torch.empty(0), *work.record.columns.get(name, ())]) for name in ("engine", "own"))
-        sums, counts = zip(*self._world.gather((k3(engine, own).sum().item(), len(own))), strict=True)
+        engine, policy = (
+            torch.cat([torch.empty(0), *work.record.columns.get(name, ())]) for name in ("engine", "policy")
+        )
+        sums, counts = zip(*self._world.gather((k3(engine, policy).sum().item(), len(policy))), strict=True)
         if not (tokens := sum(counts)):
             return Measured(len(work.examples))
-        versions = [each.version for each in work.examples if each.advantage for _ in each.engine]
+        versions = [example.version for example in work.examples if example.advantage for _ in example.engine]
         return Measured(len(work.examples), sum(sums) / tokens, self.version - fmean(versions))
 
     @torch.no_grad()

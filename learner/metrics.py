@@ -34,7 +34,7 @@ class UpdateRecord:
         """Record a micro-batch before the first step; logprobs, entropy: float [t]."""
         tokens = observed.advantages != 0
         samples = tokens[observed.lengths.cumsum(0) - 1]
-        columns = {"own": logprobs, "entropy": entropy, "engine": observed.engine}
+        columns = {"policy": logprobs, "entropy": entropy, "engine": observed.engine}
         if observed.reference is not None:
             columns["reference"] = observed.reference
         for name, column in columns.items():
@@ -72,13 +72,13 @@ def update_metrics(algorithm: AlgorithmConfig, records: Sequence[UpdateRecord]) 
     }
     if not counts["compared"]:
         return metrics
-    own = columns["own"]
-    mismatch = describe_mismatch(own, columns["engine"], columns["lengths"], algorithm.mismatch)
+    policy = columns["policy"]
+    mismatch = describe_mismatch(policy, columns["engine"], columns["lengths"], algorithm.mismatch)
     metrics |= {
         "policy/entropy": columns["entropy"].mean().item(),
         **{f"mismatch/{name}": value for name, value in mismatch.items()},
         **{name: count / counts["compared"] for name, count in counts.items() if name.startswith("clip/")},
     }
     if "reference" in columns:
-        metrics["policy/kl_to_base"] = k3(own, columns["reference"]).mean().item()
+        metrics["policy/kl_to_base"] = k3(policy, columns["reference"]).mean().item()
     return metrics

@@ -48,22 +48,22 @@ def correction_weights(old: Tensor, engine: Tensor, lengths: Tensor, method: str
             raise ValueError(f"algorithm.mismatch={unknown}")
 
 
-def describe_mismatch(own: Tensor, engine: Tensor, lengths: Tensor, method: str) -> dict[str, float]:
-    """Return how much learner and engine disagree about sampled tokens; own, engine: float [t], t ≥ 1.
+def describe_mismatch(policy: Tensor, engine: Tensor, lengths: Tensor, method: str) -> dict[str, float]:
+    """Return how much learner and engine disagree about sampled tokens; policy, engine: float [t], t ≥ 1.
 
-    abs_mean, p99 (nearest rank), max: of |own − engine| in nats. k3: estimate of KL(engine ‖ learner) per token.
+    abs_mean, p99 (nearest rank), max: of |policy − engine| in nats. k3: estimate of KL(engine ‖ learner) per token.
     ess: (Σw)² / (t · Σw²) of the weights in the loss, the effective sample size as a fraction of t; in bypass, of the
     ratio itself. clipped, masked: fractions of tokens whose weight was cut, or set to 0.
     """
-    delta = own - engine
+    delta = policy - engine
     size = delta.abs()
     ratio = bounded_exp(delta)
-    weights = ratio if method == "bypass" else correction_weights(own, engine, lengths, method)
+    weights = ratio if method == "bypass" else correction_weights(policy, engine, lengths, method)
     return {
         "abs_mean": size.mean().item(),
         "p99": size.kthvalue(math.ceil(0.99 * size.numel())).values.item(),
         "max": size.max().item(),
-        "k3": k3(engine, own).mean().item(),
+        "k3": k3(engine, policy).mean().item(),
         "ess": (weights.sum() ** 2 / (weights.numel() * (weights**2).sum()).clamp(min=1e-30)).item(),
         "clipped": ((ratio > TOKEN_CAP) & (weights == TOKEN_CAP)).double().mean().item(),
         "masked": (weights == 0).double().mean().item(),

@@ -160,8 +160,8 @@ def divide(samples: Sequence[Tokens], processes: int) -> list[list[int]]:
     work = [(len(prompt) - shared) / uses[prompt] + len(response) for prompt, response in samples]
     total = sum(work)
     parts: list[list[int]] = [[] for _ in range(processes)]
-    for position, (own, done) in enumerate(zip(work, accumulate(work), strict=True)):
-        parts[int((done - own / 2) * processes / total)].append(position)
+    for position, (size, done) in enumerate(zip(work, accumulate(work), strict=True)):
+        parts[int((done - size / 2) * processes / total)].append(position)
     return parts
 
 
@@ -232,10 +232,10 @@ def _build(samples: Sequence[Tokens], part: tuple[int, ...], shared: int, whole:
     new_tokens: list[int] = []  # of each row, those in no row before it
     known: dict[tuple[int, ...], int] = {}  # pieces of prompts, by the prompt up to their end
 
-    def add(tokens: Sequence[int], before: int) -> int:
+    def add(tokens: Sequence[int], first_position: int) -> int:
         pieces.append(range(len(ids), len(ids) + len(tokens)))
         ids.extend(tokens)
-        positions.extend(range(before, before + len(tokens)))
+        positions.extend(range(first_position, first_position + len(tokens)))
         return len(pieces) - 1
 
     members = [samples[i] for i in part]
@@ -281,7 +281,7 @@ class AttentionRow(NamedTuple):
 def _queries(pieces: list[range], rows: list[list[int]], alone: list[bool]) -> list[list[AttentionRow]]:
     """Return the rows of the blocks, by the pieces before their queries: samples, then pieces that none queries."""
     asked = {number for row, short in zip(rows, alone, strict=True) if not short for number in row}
-    found: dict[int, list[AttentionRow]] = defaultdict(list)
+    by_depth: dict[int, list[AttentionRow]] = defaultdict(list)
     for row, short in zip(rows, alone, strict=True):
         keys: list[int] = []
         for depth, number in enumerate(row):
@@ -289,10 +289,10 @@ def _queries(pieces: list[range], rows: list[list[int]], alone: list[bool]) -> l
             keys = [*keys, *pieces[number]]
             if number not in asked:
                 asked.add(number)
-                found[depth].append(AttentionRow(keys, offset))
+                by_depth[depth].append(AttentionRow(keys, offset))
         if not short:
-            found[0].append(AttentionRow(keys, 0))
-    return list(found.values())
+            by_depth[0].append(AttentionRow(keys, 0))
+    return list(by_depth.values())
 
 
 def _blocks(kinds: Iterable[list[AttentionRow]], tokens: int) -> tuple[tuple[Block, ...], Tensor]:

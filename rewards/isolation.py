@@ -109,7 +109,7 @@ def enclose(folders: Iterable[Path], network: bool = False) -> list[str]:
 def readable(folders: Iterable[Path]) -> set[Path]:
     """Return the existing files and folders that may be read. None contains the home folder, where tokens are."""
     paths = {Path(path).resolve() for path in (*SYSTEM, sys.prefix, sys.base_prefix, *sys.path)} - {ROOT, Path.cwd()}
-    linked = {each.resolve() for each in PACKAGE.iterdir()}  # a clone's folders, since its root has much else
+    linked = {path.resolve() for path in PACKAGE.iterdir()}  # a clone's folders, since its root has much else
     paths |= {PACKAGE} | linked | {folder.resolve() for folder in folders}
     home = Path(os.path.expanduser("~")).resolve()  # Path.home raises where there is none
     return {path for path in paths if path.exists() and not home.is_relative_to(path)}
@@ -144,7 +144,7 @@ def _restrict_calls(network: bool) -> None:
     _checked(_libc.syscall((317, 277)[column], 1, for_all_threads, pointer))
 
 
-def _filter(column: int, architecture: int, own: int, network: bool) -> bytes:
+def _filter(column: int, architecture: int, process: int, network: bool) -> bytes:
     """Return the BPF program that decides on every system call; it reads the low halves of its arguments."""
     allow, refuse, unknown, end = 0x7FFF0000, 0x50000 | EPERM, 0x50000 | ENOSYS, 0x80000000
     code: list[bytes] = []
@@ -165,18 +165,18 @@ def _filter(column: int, architecture: int, own: int, network: bool) -> bytes:
                 add(equal, number, 0, 1)
                 add(answer, result)
 
-    for name, argument, bits, values, (found, otherwise) in (
-        ("socket", 0, _ALL, _INTERNET if network else set(), (allow, refuse)),
-        ("kill", 0, _ALL, {own}, (allow, refuse)),
-        ("tgkill", 0, _ALL, {own}, (allow, refuse)),
-        ("prlimit64", 0, _ALL, {0, own}, (allow, refuse)),
-        ("sched_setaffinity", 0, _ALL, {0, own}, (allow, refuse)),
-        ("clone", 0, _THREAD, {_THREAD}, (allow, refuse)),
-        ("open", 1, _WRITING, {0}, (allow, refuse)),
-        ("openat", 2, _WRITING, {0}, (allow, refuse)),
-        ("mmap", 3, _SHARED_MEMORY, {_SHARED_MEMORY}, (refuse, allow)),
-        ("ioctl", 1, _ALL, {_TIOCSTI, _TIOCLINUX}, (refuse, allow)),
-    ):  # by these bits of an argument: whether they are one of the values
+    for name, argument, bits, values, matched in (
+        ("socket", 0, _ALL, _INTERNET if network else set(), allow),
+        ("kill", 0, _ALL, {process}, allow),
+        ("tgkill", 0, _ALL, {process}, allow),
+        ("prlimit64", 0, _ALL, {0, process}, allow),
+        ("sched_setaffinity", 0, _ALL, {0, process}, allow),
+        ("clone", 0, _THREAD, {_THREAD}, allow),
+        ("open", 1, _WRITING, {0}, allow),
+        ("openat", 2, _WRITING, {0}, allow),
+        ("mmap", 3, _SHARED_MEMORY, {_SHARED_MEMORY}, refuse),
+        ("ioctl", 1, _ALL, {_TIOCSTI, _TIOCLINUX}, refuse),
+    ):  # matched: the answer if these bits of an argument are one of the values
         if (number := CALLS["by_argument"][name][column]) is not None:
             add(load, 0)
             add(equal, number, 0, 4 + len(values))
@@ -184,8 +184,8 @@ def _filter(column: int, architecture: int, own: int, network: bool) -> bytes:
             add(mask, bits)
             for place, value in enumerate(values):
                 add(equal, value, len(values) - place, 0)
-            add(answer, otherwise)
-            add(answer, found)
+            add(answer, refuse if matched == allow else allow)
+            add(answer, matched)
     add(answer, allow)
     return b"".join(code)
 

@@ -74,9 +74,9 @@ class Judge:
             reply = await self._ask(*framed(self._rubric, prompt, gold, response, mark, code))
         except httpx2.TransportError as error:
             raise ConnectionError(self._without_key(repr(error))) from None
-        if (found := score_of(reply, code)) is None:
+        if (points := score_of(reply, code)) is None:
             raise BadReward(f"replied {self._without_key(reply)[:120]!r}, which is no score")
-        return found
+        return points
 
     async def _ask(self, system: str, user: str) -> str:
         """Return the model's reply, as a text. Raises an error if the server's answer has none."""
@@ -108,8 +108,8 @@ def framed(rubric: str, prompt: str, gold: str, response: str, mark: str, code: 
 
 def score_of(reply: str, code: str) -> float | None:
     """Return the score in a reply, from 0 to 1; None for any other text than the JSON that was asked for."""
-    found = re.fullmatch(rf'\s*{{\s*"code"\s*:\s*"{code}"\s*,\s*"score"\s*:\s*(10|[0-9])\s*}}\s*', reply)
-    return int(found[1]) / 10 if found else None
+    match = re.fullmatch(rf'\s*{{\s*"code"\s*:\s*"{code}"\s*,\s*"score"\s*:\s*(10|[0-9])\s*}}\s*', reply)
+    return int(match[1]) / 10 if match else None
 
 
 def __getattr__(name: str) -> Any:

@@ -96,7 +96,7 @@ class Limits:
 
     def seconds(self, arguments: Iterable[Any]) -> tuple[float, float]:
         """Return the seconds of computing, and by the clock, that a call may take: for each text in a list of them."""
-        texts = next((len(each) for each in arguments if isinstance(each, list)), 1)
+        texts = next((len(argument) for argument in arguments if isinstance(argument, list)), 1)
         computing = self.deadline_s * texts
         return computing, CLOCK_FACTOR * computing + (most_seconds(self.remote, texts) if self.remote else 0.0)
 
@@ -151,7 +151,7 @@ def start_server() -> None:
             forkserver.ensure_running()
 
 
-class Worker:
+class KillableWorker:
     """A worker process that is replaced when a call crashes it. One thread at a time may use it.
 
     The fork server imports math-verify once, so that a worker starts in some milliseconds.
@@ -203,11 +203,11 @@ class Worker:
         """Wait for the reply. Return None when it is there, else whether the worker was computing all the time."""
         if self._pipe.poll(deadline / 10):
             return None
-        before = self._cpu_seconds()
+        used_before = self._cpu_seconds()
         for _ in range(round(4 * by_clock / deadline)):
             if self._pipe.poll(deadline / 4):
                 return None
-            if self._cpu_seconds() - before >= BUSY * deadline:
+            if self._cpu_seconds() - used_before >= BUSY * deadline:
                 return True
         return False
 
@@ -224,7 +224,7 @@ class Worker:
         for the samples of a group has as texts.
         """
         result, error = self._receive()
-        if not error and not (isinstance(result, list) and all(isinstance(each, str) for each in result)):
+        if not error and not (isinstance(result, list) and all(isinstance(item, str) for item in result)):
             self._failures = 0
         elif self._failures is not None:
             self._failures += 1

@@ -149,7 +149,9 @@ class UserFunction:
         if remote and not self._asynchronous:
             raise BadInput(f"reward.custom: '{reference}' has network: true, and would wait: define it as `async def`")
         others = [one for name, one in signature.parameters.items() if name not in self._given]
-        self._named = {one.name for one in others if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
+        self._parameter_names = {
+            one.name for one in others if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+        }
         self._takes_all = any(one.kind is one.VAR_KEYWORD for one in others)
         self.batched = self._asynchronous or self._at_once
         self._calls, self._runner = Calls(remote) if remote else None, asyncio.Runner()
@@ -166,14 +168,14 @@ class UserFunction:
         else:
             calls = [partial(self._score, prompt, text, gold, row) for text in responses]
         if self._asynchronous:  # it may cancel all tasks
-            found = spread(attempted(partial(self._runner.run, self._gathered(calls))), len(calls))
+            values = spread(attempted(partial(self._runner.run, self._gathered(calls))), len(calls))
         else:
-            found = [attempted(call) for call in calls]
+            values = [attempted(call) for call in calls]
         if self._at_once:
-            found = spread(found[0], len(responses))
+            values = spread(values[0], len(responses))
         if self._as_trl:
-            found = [0.0 if value is None else value for value in found]  # TRL: it is not for this row
-        return [self._result(value) for value in found]
+            values = [0.0 if value is None else value for value in values]  # TRL: it is not for this row
+        return [self._result(value) for value in values]
 
     def _score(self, prompt: str, response: str, gold: str, row: dict[str, Any]) -> Any:
         return self._function(prompt, response, gold, **self._columns(row, prompt, response, gold))
@@ -188,8 +190,8 @@ class UserFunction:
 
     def _columns(self, row: dict[str, Any], *given: str) -> dict[str, Any]:
         """Return what the function takes of a row. Raises BadReward if it asks for more."""
-        named, rest = self._named, self._takes_all
-        chosen = {name: row[name] for name in row if name in named or (rest and name not in self._given)}
+        names, rest = self._parameter_names, self._takes_all
+        chosen = {name: row[name] for name in row if name in names or (rest and name not in self._given)}
         try:
             self._signature.bind(*given, **chosen)
         except TypeError as error:
@@ -272,14 +274,14 @@ def number(value: Any) -> float:
         getattr(value, "close", int)()  # or Python warns that nothing awaited it
         remedy = f"define it as `async def`, or {remedy}"
     try:
-        found = float("a text" if isinstance(value, str | bytes) else value)
+        reward = float("a text" if isinstance(value, str | bytes) else value)
     except OverflowError:  # a whole number beyond 1e308
-        found = math.inf
+        reward = math.inf
     except BaseException as error:  # of a `__float__` of the user's
         raise BadReward(f"returned {'None' if value is None else f'a {type(value).__name__}'}: {remedy}") from error
-    if not abs(found) <= LARGEST:
-        raise BadReward(f"returned {found:g}: return a finite number from -{LARGEST:,.0f} to {LARGEST:,.0f}")
-    return found
+    if not abs(reward) <= LARGEST:
+        raise BadReward(f"returned {reward:g}: return a finite number from -{LARGEST:,.0f} to {LARGEST:,.0f}")
+    return reward
 
 
 def raised(error: BaseException) -> str:

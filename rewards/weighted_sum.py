@@ -70,18 +70,21 @@ class RewardFunction:
         """
         config, tokens = self.config, len(sample.token_ids)
         accuracy = 0.0 if failure else verdict.score
-        parts = {"accuracy": accuracy, "format": float(well_formed(sample.text))}
-        weights = {"accuracy": config.accuracy, "format": config.format}
+        weighted = {
+            "accuracy": (accuracy, config.accuracy),
+            "format": (float(well_formed(sample.text)), config.format),
+        }
         if config.boxed:
-            parts["boxed"], weights["boxed"] = float(bool(plain(verdict.extracted or ""))), config.boxed
+            weighted["boxed"] = float(bool(plain(verdict.extracted or ""))), config.boxed
         if config.cosine:
             short, long = config.cosine_correct if accuracy == 1.0 else config.cosine_wrong
-            parts["cosine"], weights["cosine"] = cosine(tokens, self.limit, short, long), config.cosine
+            weighted["cosine"] = cosine(tokens, self.limit, short, long), config.cosine
         if self.buffer:
-            parts["overlong"], weights["overlong"] = overlong(tokens, self.limit, self.buffer), -1.0
+            weighted["overlong"] = overlong(tokens, self.limit, self.buffer), -1.0
         for part in config.custom:
-            parts[part.name], weights[part.name] = (custom or {}).get(part.name, 0.0), part.weight
-        total = sum(weights[name] * value for name, value in parts.items())
+            weighted[part.name] = (custom or {}).get(part.name, 0.0), part.weight
+        parts = {name: value for name, (value, _) in weighted.items()}
+        total = sum(weight * value for value, weight in weighted.values())
         return Reward(total, parts, verdict, config.timeout == "wrong", failure, complaints)
 
 

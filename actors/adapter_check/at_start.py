@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from itertools import chain
 from math import isfinite
 from statistics import fmean
@@ -28,57 +29,61 @@ Doubt = Callable[[str, str], object]
 """Gets the name of each engine that fails, and the fault."""
 
 
+@dataclass
 class CheckAtStart:
-    """Has each starting engine serve synthetic adapters side by side, and checks responses by the learner's scores."""
+    """Has each starting engine serve synthetic adapters side by side, and checks responses by the learner's scores.
 
-    def __init__(self, engine: Engine, learner: Learner, prompts: CheckPrompts, doubt: Doubt | None = None) -> None:
-        """doubt: None to halt the run."""
-        self.adapters: tuple[AdapterRef, ...] = ()
-        self.distances: dict[str, dict[str, float]] = {}
-        self._doubt = doubt
-        self._engine = engine
-        self._learner = learner
-        self._prompts = prompts.shortened(PROMPT_TOKENS), prompts.lengthened(LONG_PROMPT)
-        self._unchecked: list[tuple[str, list[Responses]]] = []
+    doubt: None to halt the run.
+    """
+
+    engine: Engine
+    learner: Learner
+    prompts: CheckPrompts
+    doubt: Doubt | None = None
+    adapters: tuple[AdapterRef, ...] = ()
+    _unchecked: list[tuple[str, list[Responses]]] = field(default_factory=list)
 
     async def begin(self) -> None:
         """Prompt the engines, now and whenever one starts again. The second call does nothing."""
         if not self.adapters:
-            self.adapters = await self._learner.publish_synthetic()
-            await self._engine.at_start(self._ask)
+            self.adapters = await self.learner.publish_synthetic()
+            await self.engine.at_start(self._ask)
 
     async def check(self) -> None:
-        """Compare all responses since the last call, and keep each engine's distances to the truth and the mistakes.
+        """Compare all responses since the last call.
 
         Raises Halted if an engine serves an adapter unfaithfully, unless that is only doubted.
         """
         while self._unchecked:
             name, answers = self._unchecked[0]
             by_adapter, by_adapter_long = answers[: len(self.adapters)], answers[len(self.adapters) :]
-            views = [await self._learner.explain(responses) for responses in by_adapter]
+            views = [await self.learner.explain(responses) for responses in by_adapter]
             # All adapters' tokens as one: an engine makes a mistake with each of them.
             joined = {mistake: tuple(chain.from_iterable(view[mistake] for view in views)) for mistake in views[0]}
             engine = [p for responses in by_adapter for p in logprobs_of(responses)]
-            far = self.distances[name] = {view: distance(engine, joined[view]) for view in joined}
-            listed = "mean |Δ log p| " + ", ".join(f"{value:.3f} if {view}" for view, value in far.items())
+            distances = {view: distance(engine, joined[view]) for view in joined}
+            listed = "mean |Δ log p| " + ", ".join(f"{value:.3f} if {view}" for view, value in distances.items())
             print(f"adapter check at the start of {name}: {listed}", flush=True)
             mistake = find_mistake(engine, joined)
             for long in by_adapter_long:
-                truth = (await self._learner.explain(long, False))[FAITHFUL]
+                truth = (await self.learner.explain(long, False))[FAITHFUL]
                 if not mistake and is_far(off := distance(logprobs_of(long), truth), joined):
                     mistake = f"a prompt of {len(long[0].problem.prompt_ids)} tokens had other weights ({off:.3f})"
             if mistake:
                 fault = f"adapter check: at its start, {name} serves test adapters as if {mistake} ({listed})"
-                if self._doubt is None:
+                if self.doubt is None:
                     raise Halted(f"{fault}; adapter_check.at_start=warn goes on, and marks the run's report")
-                self._doubt(name, fault)
+                self.doubt(name, fault)
             self._unchecked.pop(0)
 
     async def _ask(self, name: str, engine: Engine) -> None:
         for adapter in self.adapters:
             await engine.load(adapter)
-        requests = [each.ask(engine, adapter) for each in self._prompts for adapter in self.adapters]
-        self._unchecked.append((name, [tuple(chain(*each)) for each in await asyncio.gather(*requests)]))
+        kinds = self.prompts.shortened(PROMPT_TOKENS), self.prompts.lengthened(LONG_PROMPT)
+        answers = await asyncio.gather(
+            *(prompts.ask(engine, adapter) for prompts in kinds for adapter in self.adapters)
+        )
+        self._unchecked.append((name, [tuple(chain(*by_engine)) for by_engine in answers]))
         for adapter in self.adapters:
             await engine.retire(adapter)
 

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 from math import expm1, fsum, isfinite
-from operator import gt, mul
+from operator import mul
 from statistics import fmean
+from typing import NamedTuple
 
 from microbudget_rl.actors.adapter_check.prompts import SAME, CheckPrompts, Responses, distance, logprobs_of, tokens_of
 from microbudget_rl.actors.errors import Halted
@@ -29,6 +30,31 @@ ORDINARY = 2.0
 0.4 nats, 0.04 to 0.05 up to 2.4, 0.07 and 0.13 at 3.4."""
 
 
+class View(NamedTuple):
+    """An engine's responses under an adapter, and log-probabilities of their tokens: the engine's, and the learner's
+    under its policy, its base model and its reference.
+    """
+
+    responses: Responses
+    engine: list[float]
+    policy: list[float]
+    base: list[float]
+    reference: list[float]
+
+    @property
+    def off(self) -> float:
+        """The engine's distance from the learner's policy."""
+        return distance(self.engine, self.policy)
+
+
+def view_of(responses: Responses, scores: Sequence[Scores]) -> View:
+    policy, base, reference = (
+        [*chain.from_iterable(column)]
+        for column in zip(*((score.policy, score.base, score.reference or score.base) for score in scores), strict=True)
+    )
+    return View(responses, logprobs_of(responses), policy, base, reference)
+
+
 class CheckAfterSync:
     """Compares the engines' log-probabilities of their own responses with the learner's of the same tokens.
 
@@ -43,10 +69,10 @@ class CheckAfterSync:
         self.noise = noise
         self._previous: tuple[Responses, ...] = ()
 
-    def band(self, responses: Responses, policy: list[float]) -> float:
-        """Return the largest mean |Δ log p| that counts as agreement. policy: the learner's log-probabilities."""
+    def band(self, view: View) -> float:
+        """Return the largest mean |Δ log p| that counts as agreement."""
         ordinary = max(self._noise_floor, BAND * (self.noise or 0.0))
-        entropy = -max(fmean(policy), fmean(logprobs_of(responses)))
+        entropy = -max(fmean(view.policy), fmean(view.engine))
         return max(ordinary, min(ordinary * entropy / ORDINARY, MAX_NOISE))
 
     def compare(self, responses: tuple[Responses, ...], scores: Iterable[tuple[Scores, ...]]) -> dict[str, float]:
@@ -56,61 +82,57 @@ class CheckAfterSync:
         if some engine and the learner disagree.
         """
         rest = iter(scores)
-        views = [list(chain.from_iterable(islice(rest, len(engine)))) for engine in responses]
-        policies = [[p for score in view for p in score.policy] for view in views]
-        off = [distance(logprobs_of(own), policy) for own, policy in zip(responses, policies, strict=True)]
+        views = [view_of(engine, [*chain.from_iterable(islice(rest, len(engine)))]) for engine in responses]
         if self.noise is None:
-            bases = ([p for score in view for p in score.base] for view in views)
-            unapplied = (distance(logprobs_of(own), base) for own, base in zip(responses, bases, strict=True))
-            self.noise = min(*off, *unapplied, MAX_NOISE / BAND)
-        bands = [self.band(*pair) for pair in zip(responses, policies, strict=True)]
-        worst = max(range(len(off)), key=lambda engine: off[engine] / bands[engine])
-        policy, base = policies[worst], [p for score in views[worst] for p in score.base]
+            unapplied = (distance(view.engine, view.base) for view in views)
+            self.noise = min(*(view.off for view in views), *unapplied, MAX_NOISE / BAND)
+        bands = [self.band(view) for view in views]
+        excess = [view.off / band for view, band in zip(views, bands, strict=True)]
+        worst = excess.index(max(excess))
+        view, band = views[worst], bands[worst]
         previous, self._previous = self._previous[worst] if self._previous else None, responses
-        band = bands[worst]
-        if off[worst] > band:
-            who = "the rollouts" if all(map(gt, off, bands)) else f"rollout-{worst}, unlike the others,"
-            raise Halted(f"adapter check: {self._diagnose(who, responses[worst], previous, policy, base)}")
-        movement = distance(policy, base)
-        reference = [p for score in views[worst] for p in score.reference or score.base]
-        k3 = fmean(expm1(r - p) - (r - p) for p, r in zip(policy, reference, strict=True))
+        if excess[worst] > 1.0:
+            who = "the rollouts" if min(excess) > 1.0 else f"rollout-{worst}, unlike the others,"
+            raise Halted(f"adapter check: {diagnosis(who, view, band, previous)}")
+        movement = distance(view.policy, view.base)
+        k3 = fmean(expm1(r - p) - (r - p) for p, r in zip(view.policy, view.reference, strict=True))
         return {
-            "adapter_check/disagreement": off[worst],
+            "adapter_check/disagreement": view.off,
             "adapter_check/movement": movement,
-            "adapter_check/entropy": -fmean(policy),
+            "adapter_check/entropy": -fmean(view.policy),
             "adapter_check/decided": float(movement > band),
             "policy/kl_to_base": k3,  # the estimate of Schulman, "Approximating KL divergence", per token
         }
 
-    def _diagnose(
-        self, who: str, responses: Responses, previous: Responses | None, policy: list[float], base: list[float]
-    ) -> str:
-        """Return the likely cause of an engine's disagreement. policy, base: the learner's log-probabilities."""
-        name, engine = f"version {responses[0].version}", logprobs_of(responses)
-        off = distance(engine, policy)
-        if not isfinite(off):
-            whose = "the learner" if all(map(isfinite, engine)) else who
-            return f"the log-probabilities of {whose} are not finite for {name}: its weights are broken or overflow"
-        seen = (
-            f"the log-probabilities of {who} differ from the learner's by {off:.3f} on average for "
-            f"{name} (the limit is {self.band(responses, policy):.3f})"
-        )
-        if distance(engine, base) < off / 2:
-            return f"{seen}; they equal the base model's: the adapter is not applied"
-        same_words = previous and tokens_of(responses) == tokens_of(previous)
-        if previous and same_words and distance(engine, logprobs_of(previous)) < SAME:
-            return f"{seen}; they are those of version {previous[0].version}: it, or its cache, is still served"
-        learned, served = ([p - b for p, b in zip(each, base, strict=True)] for each in (policy, engine))
-        pairs = (learned, served), (learned, learned), (served, served)
-        along, due, size = (sum(map(mul, *pair)) for pair in pairs)
-        if along <= 0 or along**2 < ALIGNED * due * size:
-            return f"{seen}; they are not the base model's either: the weights of another adapter or model are served"
-        if along > due:
-            return f"{seen}; the change from the base model is {along / due:.1f} times the learner's: too large a scale"
-        return (
-            f"{seen}; {along / due:.0%} of the learner's change arrives: an older version, too small a scale, or a "
-            "type of module without its adapter"
-        )
+
+def diagnosis(who: str, view: View, band: float, previous: Responses | None) -> str:
+    """Return the likely cause of an engine's disagreement. band: the largest that counts as agreement. previous: the
+    engine's responses under the version before.
+    """
+    name, off = f"version {view.responses[0].version}", view.off
+    if not isfinite(off):
+        whose = "the learner" if all(map(isfinite, view.engine)) else who
+        return f"the log-probabilities of {whose} are not finite for {name}: its weights are broken or overflow"
+    finding = (
+        f"the log-probabilities of {who} differ from the learner's by {off:.3f} on average for "
+        f"{name} (the limit is {band:.3f})"
+    )
+    if distance(view.engine, view.base) < off / 2:
+        return f"{finding}; they equal the base model's: the adapter is not applied"
+    same_words = previous and tokens_of(view.responses) == tokens_of(previous)
+    if previous and same_words and distance(view.engine, logprobs_of(previous)) < SAME:
+        return f"{finding}; they are those of version {previous[0].version}: it, or its cache, is still served"
+    learned, served = ([p - b for p, b in zip(under, view.base, strict=True)] for under in (view.policy, view.engine))
+    pairs = (learned, served), (learned, learned), (served, served)
+    along, due, size = (sum(map(mul, *pair)) for pair in pairs)
+    if along <= 0 or along**2 < ALIGNED * due * size:
+        return f"{finding}; they are not the base model's either: the weights of another adapter or model are served"
+    if along > due:
+        return f"{finding}; the change from the base model is {along / due:.1f} times the learner's: too large a scale"
+    return (
+        f"{finding}; {along / due:.0%} of the learner's change arrives: an older version, too small a scale, or a "
+        "type of module without its adapter"
+    )
 
 
 async def check_before_evaluation(

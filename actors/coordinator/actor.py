@@ -26,6 +26,7 @@ from microbudget_rl.actors.storage.files import disk_trouble
 from microbudget_rl.actors.storage.remote import RemoteCheckpoints
 from microbudget_rl.actors.storage.run_folder import RunFolder
 from microbudget_rl.actors.tracking import make_tracking
+from microbudget_rl.actors.worker import Worker
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config
 
@@ -147,7 +148,7 @@ class CoordinatorActor:
         while True:
             try:
                 try:
-                    await self._look(guard)
+                    await self._check_host(guard)
                 finally:
                     if self._remote:
                         self._remote.look()
@@ -158,7 +159,7 @@ class CoordinatorActor:
                     actor.check()
             await self._clock.sleep(LOOK_S if self._coordinator else 1.0)
 
-    async def _look(self, guard: HostGuard) -> None:
+    async def _check_host(self, guard: HostGuard) -> None:
         """Record alarms, and write the time spent until there is a coordinator. A fatal alarm stops the run first."""
         alarms = guard.look(measure(self._folder.path))
         for alarm in alarms:
@@ -174,8 +175,10 @@ class CoordinatorActor:
 
     def _note_losses(self) -> None:
         """Count what loggers and remote checkpoints have lost, and record a new reason as an event."""
-        loggers = [(worker, EventKind.LOGGER_FAILED) for worker in self._folder.tracking.workers]
-        for worker, kind in (*loggers, *([(self._remote.worker, EventKind.COPY_FAILED)] if self._remote else [])):
+        workers: dict[Worker, EventKind] = dict.fromkeys(self._folder.tracking.workers, EventKind.LOGGER_FAILED)
+        if self._remote:
+            workers[self._remote.worker] = EventKind.COPY_FAILED
+        for worker, kind in workers.items():
             lost, reason = worker.losses()
             self._ledger.count(f"warnings/{worker.name}", lost)
             if reason:

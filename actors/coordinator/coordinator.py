@@ -15,7 +15,7 @@ from microbudget_rl.actors.coordinator.budget import FINISH_MARGIN_S, LAST_MOMEN
 from microbudget_rl.actors.coordinator.context import Outcome, RunContext
 from microbudget_rl.actors.coordinator.evaluations import Evaluations
 from microbudget_rl.actors.coordinator.ledger import UNDECIDED
-from microbudget_rl.actors.coordinator.metrics import Standing, describe_batch
+from microbudget_rl.actors.coordinator.metrics import RunState, describe_batch
 from microbudget_rl.actors.coordinator.producer import RolloutProducer
 from microbudget_rl.actors.coordinator.publisher import PolicyPublisher
 from microbudget_rl.actors.coordinator.rules.collapse_guard import Alarm
@@ -52,10 +52,10 @@ class Coordinator:
         self._prompts = CheckPrompts(run.config, run.problems.train, partial(run.metered, "adapter_check"))
         doubt = None if run.config.adapter_check.at_start == "halt" else self._doubt
         self._startup_check = CheckAtStart(run.engine, run.learner, self._prompts, doubt)
-        self._standing = Standing(run.budget, run.ledger, run.config)
-        self._evaluations = Evaluations(run, self._saving, self._standing, self._prompts)
-        self._warm_start = WarmStart(run, self._saving, self._standing)
-        self._end = asyncio.timeout(None)  # when training ends, set by `_end_training_in_time`
+        self._run_state = RunState(run.budget, run.ledger, run.config)
+        self._evaluations = Evaluations(run, self._saving, self._run_state, self._prompts)
+        self._warm_start = WarmStart(run, self._saving, self._run_state)
+        self._training_deadline = asyncio.timeout(None)  # when training ends, set by `_end_training_in_time`
         self._lifecycle = LearnerLifecycle()
         self._restore_bookkeeping(self._folder.checkpoints.latest)
 
@@ -83,13 +83,13 @@ class Coordinator:
             "noise": self._publisher.noise,
             "controls": self._controls.state,
             "imitated": self._warm_start.losses,
-            "warm_start_over": self._warm_start.over,
+            "warm_start_over": self._warm_start.ended,
         }
         return self._producer.state.model_copy(update=parts)
 
     @property
     def progress(self) -> Progress:
-        return self._standing.progress(self.updates)
+        return self._run_state.progress(self.updates)
 
     @property
     def updates(self) -> int:
@@ -125,7 +125,7 @@ class Coordinator:
 
     async def _start(self) -> None:
         """Wait for engine and learner, and adopt the learner's first version."""
-        self._standing.enter("starting", "engine and learner load")
+        self._run_state.enter("starting", "engine and learner load")
         self.ledger.enter_all("start")
         try:
             await self._publish()
@@ -160,7 +160,7 @@ class Coordinator:
 
     async def _train(self) -> None:
         """Train until the budget allows no further update. Each setback begins a new incarnation of the policy."""
-        async with cut_off(self._end):
+        async with cut_off(self._training_deadline):
             self._end_training_in_time()
             while (trusted := await self._train_incarnation()) is not None:
                 await self._go_back(trusted)
@@ -170,11 +170,11 @@ class Coordinator:
 
     def _end_training_in_time(self) -> None:
         """Have the budget cut training off in time for what follows, as long as the learner is in its present state."""
-        self._budget.cut_off(self._end, saves=self._lifecycle.state is UPDATING)
+        self._budget.cut_off(self._training_deadline, saves=self._lifecycle.state is UPDATING)
 
     async def _train_incarnation(self) -> int | None:
         """Train until training ends or a setback comes. Return the version to go back to after a setback."""
-        self._standing.enter("training")
+        self._run_state.enter("training")
         async with asyncio.TaskGroup() as tasks:
             producer = tasks.create_task(self._producer.run())
             admission = tasks.create_task(self._admit_groups())
@@ -198,12 +198,12 @@ class Coordinator:
         """
         await self._evaluations.start(self._publisher.policy, lambda: self._producer.idle)
         self._end_training_in_time()
-        await self._producer.go_on()
+        await self._producer.open_admission()
         await self._evaluations.reference_set.inspect()  # its duration counts towards the reserve
 
     async def _train_in_turns(self) -> int | None:
         """Make one update after another. Return the version to go back to after a collapse."""
-        if self._warm_start.over and self.updates == 0 and (policy := self._publisher.policy):
+        if self._warm_start.ended and self.updates == 0 and (policy := self._publisher.policy):
             chosen = self._evaluations.choose(policy, self._selection.validated, last=False)
             self._selection = await self._stopping.unless_stopped(chosen) or self._selection
         turn_began = self._clock.now()
@@ -215,10 +215,10 @@ class Coordinator:
             finally:  # also if the budget cuts the validation off: the update is made
                 alarms = self._controls.alarms(row)
                 row["guard/alarms"] = sum(alarm.collapse for alarm in alarms)
-                self._standing.latest = self._folder.append_metrics(self.updates, row)
+                self._run_state.latest = self._folder.append_metrics(self.updates, row)
             if alarms and (trusted := self._raise_alarm(alarms)) is not None:
                 return trusted
-            await self._saving.after_update(self.updates, chosen=self._selection.look(self._standing.latest))
+            await self._saving.after_update(self.updates, chosen=self._selection.add_row(self._run_state.latest))
             self._budget.expect("turn", self._clock.now() - turn_began)
             turn_began = self._clock.now()
             self._end_training_in_time()
@@ -227,14 +227,14 @@ class Coordinator:
     async def _next_batch(self) -> Batch | None:
         """Return the groups of the next update; None at the end of the training."""
 
-        def look() -> Batch | Outcome | bool | None:
-            if found := self._ending() or self._producer.take_batch() or self._producer.out_of_time:
-                return found
+        def batch_or_end() -> Batch | Outcome | bool | None:
+            if result := self._ending() or self._producer.take_batch() or self._producer.out_of_time:
+                return result
             complete = self._producer.staleness.waiting >= self._config.learner.problems_per_update
-            self.ledger.enter("learner", "wait_stragglers" if complete else self._producer.waits("wait_rollouts"))
+            self.ledger.enter("learner", "wait_stragglers" if complete else self._producer.wait_name("wait_rollouts"))
             return None
 
-        batch = await self._stopping.until(look)
+        batch = await self._stopping.until(batch_or_end)
         return batch if isinstance(batch, Batch) else None
 
     def _ending(self) -> Outcome | None:
@@ -244,8 +244,8 @@ class Coordinator:
             return Outcome("interrupted", self._stopping.reason)
         if limit is not None and self.updates >= limit:
             return Outcome("completed", f"asked for {counted(self.updates, 'update')}")
-        if self._controls.fruitless.over:
-            return Outcome("completed", self._controls.fruitless.over)
+        if self._controls.fruitless.end_reason:
+            return Outcome("completed", self._controls.fruitless.end_reason)
         if 0 < patience <= self._selection.unrisen:
             best = f"the validations have not risen since update {self._selection.chosen}"
             return Outcome("completed", f"{best}, {self._selection.unrisen} times: validation.patience={patience}")
@@ -320,22 +320,22 @@ class Coordinator:
         for alarm in alarms:
             if not alarm.collapse:
                 self._folder.append_event(self.updates, EventKind.MISMATCH, str(alarm))
-        settings, found = self._config.guard, ", ".join(str(alarm) for alarm in alarms if alarm.collapse)
-        if not found:
+        settings, collapse = self._config.guard, ", ".join(str(alarm) for alarm in alarms if alarm.collapse)
+        if not collapse:
             return None
         if settings.action == "rollback" and self._rollbacks < settings.rollbacks:
             trusted = self._folder.checkpoints.newest_until(self.updates - settings.patience)
-            self._folder.append_event(self.updates, EventKind.ROLLED_BACK, f"{found}; back to version {trusted}")
+            self._folder.append_event(self.updates, EventKind.ROLLED_BACK, f"{collapse}; back to version {trusted}")
             return trusted
-        self._folder.append_event(self.updates, EventKind.COLLAPSE, found)
+        self._folder.append_event(self.updates, EventKind.COLLAPSE, collapse)
         if settings.action == "warn":
             return None
-        again = f" after {self._rollbacks} rollbacks" if self._rollbacks else ""
-        raise Halted(f"collapse guard: the policy has collapsed{again}: {found}")
+        after_rollbacks = f" after {self._rollbacks} rollbacks" if self._rollbacks else ""
+        raise Halted(f"collapse guard: the policy has collapsed{after_rollbacks}: {collapse}")
 
     async def _go_back(self, trusted: int) -> None:
         """Return to a version's checkpoint, or to the start. The problems of later groups are sampled again."""
-        self._standing.enter("recovering")
+        self._run_state.enter("recovering")
         self.ledger.enter_all("recover")
         await self._folder.flush()  # its files are read below
         lost, under_way = self.updates - trusted, self._producer.staleness.running + self._producer.staleness.waiting
@@ -344,13 +344,13 @@ class Coordinator:
         abandoned, checkpoint = self._publisher, self._folder.return_to(trusted)
         if self._lifecycle.state is not GONE:
             self._lifecycle.move(STARTING if checkpoint else GONE)  # only a fresh learner is at version 0
-        self._standing.latest = self._restore_bookkeeping(checkpoint)
+        self._run_state.latest = self._restore_bookkeeping(checkpoint)
         await abandoned.abandon()
         await self._folder.checkpoints.clear()
 
     async def _finish(self) -> Outcome:
         """Write the last checkpoint, evaluate the result and the last policy, and return how the run ended."""
-        self._standing.enter("finishing", "the trained model is evaluated")
+        self._run_state.enter("finishing", "the trained model is evaluated")
         stopping, left = self._stopping, self._budget.left
         # A checkpoint that takes long because the learner is late must leave time for the evaluation.
         evaluation = 0.0 if stopping.stopped else min(self._budget.evaluation_s, left / 2)

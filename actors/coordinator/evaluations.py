@@ -13,7 +13,7 @@ from microbudget_rl.actors.attempt import rollout_sampling
 from microbudget_rl.actors.clock import cut_off
 from microbudget_rl.actors.coordinator.budget import FINISH_MARGIN_S, LAST_MOMENT_S
 from microbudget_rl.actors.coordinator.context import RunContext
-from microbudget_rl.actors.coordinator.metrics import Standing
+from microbudget_rl.actors.coordinator.metrics import RunState
 from microbudget_rl.actors.coordinator.rules.selection import REWARD, SCORE, Selection
 from microbudget_rl.actors.coordinator.saving import Saving
 from microbudget_rl.actors.errors import ActorDied, Halted, LearnerDied, root_cause
@@ -68,26 +68,26 @@ class ReferenceSet:
         started = self._run.clock.now()
         try:
             async with asyncio.timeout(self._run.budget.left - LAST_MOMENT_S):
-                found = await self._run.learner.inspect(self._groups)
+                inspection = await self._run.learner.inspect(self._groups)
         except (LearnerDied, TimeoutError):  # the next call to the learner raises again
             return None
         self._run.budget.expect("inspect", self._run.clock.now() - started)
-        return found
+        return inspection
 
     async def measure(self, version: int) -> None:
         """Measure `plasticity` of summary.json, unless the learner has no finite answer for this version."""
-        found = await self.inspect()
-        if found is None or found.version != version:
+        inspection = await self.inspect()
+        if inspection is None or inspection.version != version:
             return
-        before, after = found.base_entropy, found.entropy
+        before, after = inspection.base_entropy, inspection.entropy
         change = after / before - 1 if before else 0.0
-        by_module = (*found.adapter_norm.values(), *found.effective_rank.values())
-        if all(map(math.isfinite, (before, after, change, found.kl_to_base, *by_module))):
+        by_module = (*inspection.adapter_norm.values(), *inspection.effective_rank.values())
+        if all(map(math.isfinite, (before, after, change, inspection.kl_to_base, *by_module))):
             self.plasticity = Plasticity(
                 probe_entropy=EntropyChange(before=before, after=after, change=change),
-                kl_to_base=found.kl_to_base,
-                adapter_norm=found.adapter_norm,
-                effective_rank=found.effective_rank,
+                kl_to_base=inspection.kl_to_base,
+                adapter_norm=inspection.adapter_norm,
+                effective_rank=inspection.effective_rank,
                 rank=self._run.config.lora.rank,
             )
 
@@ -108,10 +108,10 @@ class Evaluations:
     replaceable: set unless version 0 has yet to be evaluated, and must stay the policy until then.
     """
 
-    def __init__(self, run: RunContext, saving: Saving, standing: Standing, prompts: CheckPrompts) -> None:
+    def __init__(self, run: RunContext, saving: Saving, run_state: RunState, prompts: CheckPrompts) -> None:
         self.replaceable = asyncio.Event()
         self.reference_set = ReferenceSet(run)
-        self._run, self._saving, self._standing, self._prompts = run, saving, standing, prompts
+        self._run, self._saving, self._run_state, self._prompts = run, saving, run_state, prompts
         self._attempts = run.attempts("eval")
         self._heldout = (EvaluationSet("", run.config.eval.n, run.problems.heldout),)
         self._sets = (*self._heldout, *run.problems.benchmarks)
@@ -128,7 +128,7 @@ class Evaluations:
     def _base_due(self) -> bool:
         """Whether the base model has yet to be evaluated or to make the reference set."""
         folder = self._run.folder
-        missing = (each for each in self._sets if each.problems and not folder.tried(named("base", each.name)))
+        missing = (target for target in self._sets if target.problems and not folder.tried(named("base", target.name)))
         return folder.reference_set() is None or any(missing)
 
     async def start(self, policy: AdapterRef | None, idle: Callable[[], bool]) -> None:
@@ -139,25 +139,25 @@ class Evaluations:
         with self._shown("the base model") if self._base_due else nullcontext():
             await self.reference_set.sample()
             seconds = self._run.budget.left * BASE_SHARE
-            self._standing.measured("Base model", await self._evaluate("base", None, self._sets, seconds))
-        found = self._run.folder.scores("warm")
+            self._run_state.measured("Base model", await self._evaluate("base", None, self._sets, seconds))
+        warm_scores = self._run.folder.scores("warm")
         if policy and not self.replaceable.is_set():
             left = self._run.budget.left
             seconds = min(left * BASE_SHARE, left - self._run.budget.reserve)  # which is held back for the end
             with self._shown("the model at the start of reinforcement learning"):
                 warm = self._evaluate("warm", policy, self._heldout, seconds)
-                found = await stopping.unless_stopped(warm) or {}
+                warm_scores = await stopping.unless_stopped(warm) or {}
             if not stopping.stopped:
                 self.replaceable.set()
-        self._standing.measured("Start of reinforcement learning", found)
+        self._run_state.measured("Start of reinforcement learning", warm_scores)
 
     @contextmanager
     def _shown(self, model: str) -> Iterator[None]:
         self._run.ledger.enter("rollouts", "evaluate")
-        self._standing.doing = f"{model} is evaluated"
+        self._run_state.doing = f"{model} is evaluated"
         yield
         self._run.ledger.enter("rollouts", "wait_learner")
-        self._standing.doing = ""
+        self._run_state.doing = ""
 
     async def validate(self, adapter: AdapterRef, last: bool = False) -> dict[str, float]:
         """Return a version's results on the validation problems, for its row of metrics.
@@ -179,26 +179,26 @@ class Evaluations:
         if not samples.rounds:
             return {}
         rows = samples.of_rounds(1)
-        found = samples.scores(rows)
-        budget.expect("validate", found.seconds)
-        figures = {SCORE: found.pass_at_1, "validation/problems": float(len(problems))}
+        scores = samples.scores(rows)
+        budget.expect("validate", scores.seconds)
+        figures = {SCORE: scores.pass_at_1, "validation/problems": float(len(problems))}
         if not self._run.config.reward.weighs_answers:
             rewards = known_rewards(row for (row,) in rows).values()
             figures = {"validation/problems": float(len(rewards))}
             if len(rewards) >= ENOUGH_REWARDS * len(problems):
                 figures[REWARD] = fmean(rewards)
-        return figures | {"validation/mean_length": found.mean_length, "time/validate": found.seconds}
+        return figures | {"validation/mean_length": scores.mean_length, "time/validate": scores.seconds}
 
     async def choose(self, policy: AdapterRef, validated: int | None, last: bool = True) -> Selection:
         """Validate a version, if it has a checkpoint and was not validated, and return the choice of the result: the
         end of the training may have cut off the checkpoint that was chosen before. last: whether no other follows.
         """
-        folder, found = self._run.folder, dict[str, float]()
+        folder, figures = self._run.folder, dict[str, float]()
         saved = folder.checkpoints.latest is not None and policy.version == self._saving.saved_version
         if saved and policy.version != validated:
-            found = await self.validate(policy, last)
+            figures = await self.validate(policy, last)
         await folder.flush()  # the rows are read
-        return await self._saving.choose(folder.extend_metrics(policy.version, found))
+        return await self._saving.choose(folder.extend_metrics(policy.version, figures))
 
     async def end(self, policy: AdapterRef, inspect: bool) -> None:
         """Evaluate the result, then the last policy if it is another, then the result on the benchmarks, as long as
@@ -212,16 +212,16 @@ class Evaluations:
     async def _end(self, policy: AdapterRef) -> None:
         """The adapter of a result that is not the last is loaded from its checkpoint."""
         result = self._run.folder.checkpoints.result
-        apart = result if result and version_of(result) != policy.version else None
-        adapter = None if apart else policy
-        if apart:
+        result_checkpoint = result if result and version_of(result) != policy.version else None
+        adapter = None if result_checkpoint else policy
+        if result_checkpoint:
             async with cut_off(asyncio.timeout(self._left)):
-                adapter = await self._load(apart)
+                adapter = await self._load(result_checkpoint)
         if adapter:
             await self._evaluate("final", adapter, self._heldout, self._left)
         try:
             round_s = self._run.budget.expected("evaluate") / self._run.config.eval.n
-            if apart and self._left > round_s:
+            if result_checkpoint and self._left > round_s:
                 await self._evaluate("last", policy, self._heldout, self._left)
             if adapter:
                 await self._evaluate("final", adapter, self._run.problems.benchmarks, self._left)
@@ -256,18 +256,18 @@ class Evaluations:
         """
         folder, end = self._run.folder, self._run.clock.now() + seconds
         await folder.flush()  # the results are read
-        base, found = folder.scores("base"), dict[str, PolicyScores]()
-        for each in sets:
-            name = named(policy, each.name)
+        base, by_set = folder.scores("base"), dict[str, PolicyScores]()
+        for target in sets:
+            name = named(policy, target.name)
             scores = folder.evaluation(name)
-            if not folder.tried(name) and (policy == "base" or not each.name or each.name in base):
-                scores = await self._measure(policy, each, adapter, end - self._run.clock.now())
-                if each.name and not scores:
-                    self._miss(policy, each, adapter)
+            if not folder.tried(name) and (policy == "base" or not target.name or target.name in base):
+                scores = await self._measure(policy, target, adapter, end - self._run.clock.now())
+                if target.name and not scores:
+                    self._miss(policy, target, adapter)
             if scores:
-                self._run.budget.expect(named("evaluate", each.name), scores.round_seconds * each.n)
-                found[each.name] = scores
-        return found
+                self._run.budget.expect(named("evaluate", target.name), scores.round_seconds * target.n)
+                by_set[target.name] = scores
+        return by_set
 
     async def _measure(
         self, policy: str, target: EvaluationSet, adapter: AdapterRef | None, seconds: float

@@ -51,8 +51,8 @@ class Ledger:
         if actor in self._now:
             self._add_up(actor)
         else:
-            before = now - self._began - sum(self._seconds[actor].values())
-            self._seconds[actor]["start"] += max(before, 0.0)  # rounding may make it negative
+            uncounted_s = now - self._began - sum(self._seconds[actor].values())
+            self._seconds[actor]["start"] += max(uncounted_s, 0.0)  # rounding may make it negative
         self._now[actor] = (activity, now)
 
     def enter_all(self, activity: str) -> None:
@@ -142,6 +142,6 @@ class MeteredSampler:
             yield
         except asyncio.CancelledError:
             pace = ledger.sampled_tokens / ledger.sampling_seconds if ledger.sampling_seconds else 0.0
-            each = min(pace * (ledger.clock.now() - started), sampling.max_tokens)
-            ledger.count("tokens/cancelled", int(sampling.samples * each))
+            tokens = min(pace * (ledger.clock.now() - started), sampling.max_tokens)
+            ledger.count("tokens/cancelled", int(sampling.samples * tokens))
             raise

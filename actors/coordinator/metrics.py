@@ -13,7 +13,7 @@ from microbudget_rl.conf.schema import Config
 
 
 @dataclass
-class Standing:
+class RunState:
     """The parts of `Progress` that only the coordinator knows."""
 
     budget: Budget
@@ -29,11 +29,11 @@ class Standing:
         self.phase, self.doing = phase, doing
         self.ledger.enter("run", phase)
 
-    def measured(self, model: str, found: Mapping[str, PolicyScores]) -> None:
+    def measured(self, model: str, by_benchmark: Mapping[str, PolicyScores]) -> None:
         """Note the evaluations of a model, by the benchmark's name. Where no answer is weighed, the held-out problems
         have none to get right.
         """
-        for name, scores in found.items():
+        for name, scores in by_benchmark.items():
             if name or self.config.reward.weighs_answers:
                 self.scores[f"{model}: {name or 'held-out'}"] = scores.pass_at_1
 

@@ -30,7 +30,7 @@ class RolloutProducer:
         one_batch: bool = False,
     ) -> None:
         """state: the checkpoint's, empty at the start. rollbacks: their number; each gives other samples. one_batch:
-        whether only the groups of the next batch start until `go_on`.
+        whether only the groups of the next batch start until `open_admission`.
         """
         config, next_version = run.config, state.version + 1
         self.staleness = StalenessManager(
@@ -54,7 +54,7 @@ class RolloutProducer:
         self._complained = set[str]()  # kinds of complaints
         self._dropped, self._dropped_tokens = state.dropped, state.dropped_tokens
         self._sampled = 0
-        self._last_look = (run.clock.now(), 0)
+        self._last_measured = (run.clock.now(), 0)
 
     @property
     def state(self) -> CoordinatorState:
@@ -69,8 +69,8 @@ class RolloutProducer:
 
     async def run(self) -> None:
         """Start groups until cancelled, which cancels the running groups too."""
-        self._last_look = (self._run.clock.now(), self._sampled)
-        before: asyncio.Task[None] | None = None
+        self._last_measured = (self._run.clock.now(), self._sampled)
+        previous: asyncio.Task[None] | None = None
         async with asyncio.TaskGroup() as groups:
             while True:
                 await self._run.stopping.until(lambda: (self.staleness.capacity > 0 and self._worth_starting) or None)
@@ -78,11 +78,11 @@ class RolloutProducer:
                 self.staleness.admit(index)
                 assert self._publisher.policy is not None
                 problem = self._mixture.at(index)
-                group = groups.create_task(self._produce(index, problem, self._publisher.policy, before))
-                before = group if self._run.config.run.deterministic else None
+                group = groups.create_task(self._produce(index, problem, self._publisher.policy, previous))
+                previous = group if self._run.config.run.deterministic else None
                 self._note_activity()
 
-    async def go_on(self) -> None:
+    async def open_admission(self) -> None:
         """Let groups of all batches start."""
         self.staleness.limit(self._run.config.budget.updates)
         await self._run.stopping.notify()
@@ -92,7 +92,7 @@ class RolloutProducer:
         """Whether no group is running and none may start."""
         return self.staleness.running == 0 and not (self.staleness.capacity > 0 and self._worth_starting)
 
-    def waits(self, otherwise: str) -> str:
+    def wait_name(self, otherwise: str) -> str:
         """Return what is waited for: the rewards if groups are running, and the engines have generated all of them."""
         return "wait_rewards" if 0 < self.staleness.running == self._verifying else otherwise
 
@@ -104,7 +104,7 @@ class RolloutProducer:
     @property
     def _worth_starting(self) -> bool:
         """Whether a group that starts now may still become part of an update."""
-        return not self._fruitless.over and self._run.budget.may_hold("group", "update")
+        return not self._fruitless.end_reason and self._run.budget.may_hold("group", "update")
 
     def take_batch(self) -> Batch | None:
         """Return the groups of the next update; None while it has to wait."""
@@ -120,7 +120,7 @@ class RolloutProducer:
         generated, verified = zip(*(self._seconds.pop(group.index) for group in batch.groups), strict=True)
         dropped, self._dropped = self._dropped, 0
         tokens, self._dropped_tokens = self._dropped_tokens + sum(group.tokens for group in batch.groups), 0
-        (then, before), self._last_look = self._last_look, (self._run.clock.now(), self._sampled)
+        (then, sampled_before), self._last_measured = self._last_measured, (self._run.clock.now(), self._sampled)
         return {
             "groups/dropped": dropped,
             "tokens/useful_fraction": useful / max(tokens, 1),
@@ -128,21 +128,21 @@ class RolloutProducer:
             "groups/waiting": self.staleness.waiting,
             "time/generate": fmean(generated),
             "time/verify": fmean(verified),
-            "rollout/tokens_per_second": (self._sampled - before) / max(self._run.clock.now() - then, 1e-9),
+            "rollout/tokens_per_second": (self._sampled - sampled_before) / max(self._run.clock.now() - then, 1e-9),
         }
 
     async def _produce(
-        self, index: int, problem: Problem, policy: AdapterRef, before: asyncio.Task[None] | None
+        self, index: int, problem: Problem, policy: AdapterRef, previous: asyncio.Task[None] | None
     ) -> None:
-        """Have a group generated and verified, then count it, in a deterministic run after the group `before`."""
+        """Have a group generated and verified, then count it, in a deterministic run after the group `previous`."""
         run, started = self._run, self._run.clock.now()
         request = Request(index, problem, policy, rollout_sampling(run.config, self._purpose, index))
         attempt = await self._attempts.make(request, self._note_generated)
         group = attempt.group
         self._verifying -= 1
         self._complain(group)
-        if before:
-            await asyncio.wait({before})
+        if previous:
+            await asyncio.wait({previous})
         run.budget.expect("group", run.clock.now() - started)
         dropped = group.failed or (run.config.learner.dynamic_sampling and not group.learnable)
         if dropped:
@@ -192,5 +192,5 @@ class RolloutProducer:
 
     def _note_activity(self) -> None:
         generating = self.staleness.running > self._verifying
-        self._run.ledger.enter("rollouts", "generate" if generating else self.waits("wait_learner"))
+        self._run.ledger.enter("rollouts", "generate" if generating else self.wait_name("wait_learner"))
         self._run.ledger.enter("rewards", "verify" if self._verifying else "wait_rollouts")

@@ -49,12 +49,12 @@ class Saving:
     def _choose(self, rows: Sequence[Mapping[str, float]]) -> Selection:
         """Return the choice among the undamaged checkpoints, which are read: seconds for large ones."""
         checkpoints = self._run.folder.checkpoints
-        kept = [version_of(checkpoint) for checkpoint in checkpoints.all]
-        while (found := Selection.among(kept, rows)).chosen is not None:
-            if damage(checkpoints.path_of(found.chosen), "adapter/") is None:
+        versions = [version_of(checkpoint) for checkpoint in checkpoints.all]
+        while (selection := Selection.among(versions, rows)).chosen is not None:
+            if damage(checkpoints.path_of(selection.chosen), "adapter/") is None:
                 break
-            kept.remove(found.chosen)
-        return found
+            versions.remove(selection.chosen)
+        return selection
 
     async def after_update(self, version: int, chosen: bool) -> None:
         """Write a checkpoint if it is due by `checkpoint.every`, chosen as the result, or the first, whose duration

@@ -8,7 +8,7 @@ from random import Random
 from microbudget_rl.actors.attempt import rollout_sampling
 from microbudget_rl.actors.coordinator.context import RunContext
 from microbudget_rl.actors.coordinator.ledger import WARM_START
-from microbudget_rl.actors.coordinator.metrics import Standing
+from microbudget_rl.actors.coordinator.metrics import RunState
 from microbudget_rl.actors.coordinator.saving import Saving
 from microbudget_rl.actors.errors import Halted
 from microbudget_rl.actors.messages import Group, Request, Sample, Status
@@ -19,11 +19,11 @@ from microbudget_rl.conf.schema.warm_start import PASSES, SAMPLING_SHARE
 
 
 class WarmStart:
-    """Gathers right responses, and has the learner imitate them. losses: of its steps. over: whether it has ended."""
+    """Gathers right responses, and has the learner imitate them. losses: of its steps. ended: whether it has."""
 
-    def __init__(self, run: RunContext, saving: Saving, standing: Standing) -> None:
-        self.losses, self.over = list[float](), False
-        self._run, self._saving, self._standing = run, saving, standing
+    def __init__(self, run: RunContext, saving: Saving, run_state: RunState) -> None:
+        self.losses, self.ended = list[float](), False
+        self._run, self._saving, self._run_state = run, saving, run_state
         self._settings = run.config.warm_start
 
     async def due(self) -> bool:
@@ -33,13 +33,13 @@ class WarmStart:
         await self._run.folder.flush()
         latest = self._run.folder.checkpoints.latest
         state = read_state(latest) if latest else CoordinatorState()
-        self.losses, self.over = [*state.imitated], state.warm_start_over
-        return not self.over and not self._run.stopping.stopped
+        self.losses, self.ended = [*state.imitated], state.warm_start_over
+        return not self.ended and not self._run.stopping.stopped
 
     async def carry_out(self) -> None:
         """Do what is left, as far as there is time and no stop. Raises Halted if there is nothing right to learn."""
         run, rows = self._run, self._run.folder.samples("warm-start")
-        self._standing.enter(WARM_START, "right responses are gathered")
+        self._run_state.enter(WARM_START, "right responses are gathered")
         try:
             if not self.losses:
                 await run.stopping.unless_stopped(self._sample(rows))
@@ -47,7 +47,7 @@ class WarmStart:
                 await self._imitate(rows)
                 await self._saving.save(0)
         finally:
-            self._standing.enter("starting")
+            self._run_state.enter("starting")
             run.ledger.enter_all("start")
 
     @property
@@ -69,12 +69,12 @@ class WarmStart:
         for actor, activity in (("rollouts", WARM_START), ("rewards", "verify"), ("learner", "wait_rollouts")):
             run.ledger.enter(actor, activity)
         while (right := sum(bool(row.token_ids) for row in rows)) < settings.demonstrations:
-            over = timed and rows and self._left_s <= (learning_s if right else 0.0)
-            if over or not (these := [*islice(places, run.max_running)]):
+            time_is_up = timed and rows and self._left_s <= (learning_s if right else 0.0)
+            if time_is_up or not (batch := [*islice(places, run.max_running)]):
                 return
-            found = [*chain(*await asyncio.gather(*map(self._verified, these)))]
-            run.folder.append_candidates(found)
-            rows += found
+            new_rows = [*chain(*await asyncio.gather(*map(self._verified, batch)))]
+            run.folder.append_candidates(new_rows)
+            rows += new_rows
 
     async def _verified(self, place: int) -> list[SampleRow]:
         """Return the verified responses to a candidate, with the tokens of those to learn: of the right ones those with
@@ -113,7 +113,7 @@ class WarmStart:
             run.ledger.enter(actor, activity)
         while not stopping.stopped and len(self.losses) + 1 <= (steps := self._steps(len(groups))):
             made = len(self.losses)
-            places = lesson(len(groups), settings.demonstrations_per_update, run.config.run.seed, made)
+            places = step_order(len(groups), settings.demonstrations_per_update, run.config.run.seed, made)
             run.ledger.enter("learner", WARM_START)
             started, batch = run.clock.now(), tuple(groups[place] for place in places)
             loss, fault = await stopping.within_grace(run.learner.imitate(batch, made / steps))
@@ -121,11 +121,11 @@ class WarmStart:
                 raise Halted(f"{fault}; run.overwrite=true with a lower warm_start.learning_rate starts it again")
             run.budget.expect("imitate", run.clock.now() - started)
             self.losses.append(loss)
-            self._standing.doing = f"update {made + 1} of at most {int(steps)}, loss {loss:.3f}"
+            self._run_state.doing = f"update {made + 1} of at most {int(steps)}, loss {loss:.3f}"
             if self._saving.overdue:
                 await self._saving.save(0)
         if not stopping.stopped:
-            self.over = True
+            self.ended = True
             said = f"{len(self.losses)} updates on {len(groups)} responses, loss {self.losses[0]:.3f}"
             run.folder.append_event(0, EventKind.IMITATED, f"{said} → {self.losses[-1]:.3f}; {missed}")
 
@@ -137,7 +137,7 @@ class WarmStart:
         return max(1.0, min(passes, len(self.losses) + self._left_s / expected))
 
 
-def lesson(count: int, per_update: int, seed: int, step: int) -> list[int]:
+def step_order(count: int, per_update: int, seed: int, step: int) -> list[int]:
     """Return the places of a step's responses, counted from 0. Each pass has its own order, in equal parts."""
     parts = ceil(count / per_update)
     number, part = divmod(step, parts)

@@ -75,9 +75,9 @@ def pinned(config: AnyConfig, adapter: str = "") -> AnyConfig:
 
     Raises BadInput if that model cannot be had, or if the adapter states another commit than is given.
     """
-    model, (name, given), (folder, where) = config.model, name_on_hub(config.model), _named(config, adapter)
-    named = name and (adapter or config.lora.start_from) and os.path.isfile(folder / CONFIG_FILE)
-    stated = _read(config, model.path, folder, where) if named else {}
+    model, (name, given), (folder, where) = config.model, name_on_hub(config.model), _adapter_folder(config, adapter)
+    states_model = name and (adapter or config.lora.start_from) and os.path.isfile(folder / CONFIG_FILE)
+    stated = _read(config, model.path, folder, where) if states_model else {}
     if stated.get("base_model_name_or_path") == name and (revision := stated.get("revision")):
         if given and re.fullmatch(PIN, revision) and pin_of(model) != revision:
             raise BadInput(f"{where}: was made for {name}@{revision}, not for {given}; make them equal")
@@ -94,7 +94,7 @@ def check_adapter(config: Config, model_path: str = "") -> None:
     """
     if not config.lora.start_from:
         return
-    folder, where = _named(config, "")
+    folder, where = _adapter_folder(config, "")
     theirs, ours = _lora(_read(config, model_path, folder, where)), config.lora
     if (rank := theirs["rank"]) > ours.rank:
         raise BadInput(f"{where}: has rank {rank}, this run has lora.rank={ours.rank}; give lora.rank={rank}")
@@ -117,14 +117,14 @@ def adopt_adapter(config: AnyConfig, adapter: str, model: str, part: bool = Fals
     """
     if not adapter:
         return config, None
-    folder, where = _named(config, adapter)
+    folder, where = _adapter_folder(config, adapter)
     stated = _read(config, model, folder, where)
     config = _with(config, _lora(stated))
     _check_weights(config, model, folder / WEIGHTS_FILE, where, effective=True, part=part)
     return config, Adapter(folder.resolve(), stated["base_model_name_or_path"])
 
 
-def _named(config: Config, adapter: str) -> tuple[Path, str]:
+def _adapter_folder(config: Config, adapter: str) -> tuple[Path, str]:
     """Return the folder of the adapter to evaluate, or else of the one to start from, and the setting that names it."""
     if not adapter:
         return Path(config.lora.start_from), f"lora.start_from={config.lora.start_from}"
@@ -185,7 +185,7 @@ def _check_weights(config: Config, model: str, file: Path, where: str, effective
     """
     if not os.path.isfile(file):
         raise BadInput(f"{where}: holds no {WEIGHTS_FILE} (pickles can run code when loaded); save it as safetensors")
-    expected, found = adapter_shapes(model, config.lora.target_modules, config.lora.rank), False
+    expected, changes_model = adapter_shapes(model, config.lora.target_modules, config.lora.rank), False
     try:
         with safe_open(file, framework="pt") as weights:
             slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118  # no mapping
@@ -202,8 +202,8 @@ def _check_weights(config: Config, model: str, file: Path, where: str, effective
                 a, b = weights.get_tensor(name.replace(".lora_B.", ".lora_A.")), weights.get_tensor(name)
                 if not (a.isfinite().all() and b.isfinite().all()):
                     raise BadInput(f"{where}: {name} or its A holds numbers that are not finite; name another adapter")
-                found = found or bool(a.any() and b.any())
+                changes_model = changes_model or bool(a.any() and b.any())
     except (OSError, SafetensorError) as error:
         raise BadInput(f"{where}: {file.name} cannot be read ({error}); name an undamaged adapter") from None
-    if effective and not found:
+    if effective and not changes_model:
         raise BadInput(f"{where}: every B or A is zero, so it does not change the model; name a trained adapter")

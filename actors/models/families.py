@@ -117,8 +117,8 @@ def common_context(stated: dict[str, Any]) -> int | None:
 
 def _rope_settings(stated: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the RoPE settings of a config.json in old or new format: one for all layers, or one for each kind."""
-    found = stated.get("rope_parameters") or stated.get("rope_scaling") or {}
-    return [value for value in found.values() if isinstance(value, dict)] or [found]
+    rope = stated.get("rope_parameters") or stated.get("rope_scaling") or {}
+    return [value for value in rope.values() if isinstance(value, dict)] or [rope]
 
 
 def _rope_kind(rope: dict[str, Any]) -> str:

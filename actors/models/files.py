@@ -110,8 +110,8 @@ def known_pin(model: ModelConfig) -> str:
         if name and not model.pin:
             from huggingface_hub import try_to_load_from_cache
 
-            found = try_to_load_from_cache(name, "config.json", revision=revision)
-            return Path(found).parent.name if isinstance(found, str) else ""
+            cached = try_to_load_from_cache(name, "config.json", revision=revision)
+            return Path(cached).parent.name if isinstance(cached, str) else ""
         return pin_of(model)
     return ""
 
@@ -122,26 +122,27 @@ def model_digest(folder: str | Path) -> str:
     """
     if re.fullmatch(PIN, name := Path(folder).name):
         return name
-    found, files = hashlib.blake2b(digest_size=20), {file for each in MODEL_FILES for file in Path(folder).glob(each)}
+    digest = hashlib.blake2b(digest_size=20)
+    files = {file for pattern in MODEL_FILES for file in Path(folder).glob(pattern)}
     for file in sorted(file for file in files if file.is_file()):
         size = file.stat().st_size
-        found.update(repr((file.name, size)).encode())
+        digest.update(repr((file.name, size)).encode())
         try:
             with file.open("rb") as content:
                 for start in range(0, size, max(size // BLOCKS, BLOCK) if file.suffix == ".safetensors" else BLOCK):
                     content.seek(start)
-                    found.update(content.read(BLOCK))
+                    digest.update(content.read(BLOCK))
         except OSError as error:
             raise BadInput(f"model.path: {file} cannot be read ({reason(error)}); restore it") from None
-    return found.hexdigest()
+    return digest.hexdigest()
 
 
 def name_on_hub(model: ModelConfig) -> tuple[str, str | None]:
     """Return a model's OWNER/NAME and revision; an empty name for a folder and for the bundled model."""
-    named = ON_HUB.fullmatch(model.path)
-    if named is None or os.path.lexists(Path(model.path) / "config.json"):
+    match = ON_HUB.fullmatch(model.path)
+    if match is None or os.path.lexists(Path(model.path) / "config.json"):
         return "", None
-    return named[1], model.pin or named[2]
+    return match[1], model.pin or match[2]
 
 
 def shape_of(model: ModelConfig) -> ShapeConfig:
@@ -257,12 +258,12 @@ def _folder(model: ModelConfig, patterns: list[str]) -> Path:
     if not there:
         if os.path.isdir(folder):
             raise BadInput(f"model.path={path}: the folder has no config.json; name a Hugging Face model folder")
-        if not (named := ON_HUB.fullmatch(path)):
+        if not (match := ON_HUB.fullmatch(path)):
             forms = f"a local folder, a Hub id OWNER/NAME[@REVISION] or {BUNDLED}"
             raise BadInput(f"model.path={path}: no such folder; name {forms}")
-        folder = _from_hub(named[1], model.pin or named[2] or "main", patterns)
-    if model.pin and (found := model_digest(folder)) != model.pin:
-        fault = f"model.path={path}: {folder} now holds other files, {found}, than those of model.pin={model.pin}"
+        folder = _from_hub(match[1], model.pin or match[2] or "main", patterns)
+    if model.pin and (digest := model_digest(folder)) != model.pin:
+        fault = f"model.path={path}: {folder} now holds other files, {digest}, than those of model.pin={model.pin}"
         raise BadInput(f"{fault}; restore them, or begin again with another run.name")
     return folder
 
@@ -340,9 +341,9 @@ def _check_weights(folder: Path, path: str) -> None:
                 names = weights.keys()
         except (OSError, SafetensorError) as error:
             raise BadInput(f"model.path={path}: {shard} cannot be read ({error}); fetch it again") from None
-        for found in filter(None, (LAYER.search(name) for name in names if name.startswith(begin))):
-            kind = "a layer" if part.get("model_type") in UNEVEN else found[2]
-            layers[kind].add(int(found[1]))
+        for match in filter(None, (LAYER.search(name) for name in names if name.startswith(begin))):
+            kind = "a layer" if part.get("model_type") in UNEVEN else match[2]
+            layers[kind].add(int(match[1]))
     for name, numbers in layers.items() or [("a layer", set())]:
         if numbers != set(range(stated)):
             fault = f"its files have {name} {len(numbers)} times, and config.json says num_hidden_layers={stated}"

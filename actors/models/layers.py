@@ -59,14 +59,14 @@ def kinds_of(stated: dict[str, Any]) -> dict[str, Any]:
     count, mamba = stated["num_hidden_layers"], "mamba_d_state" in stated
     names = {"attention": "full_attention", "linear_attention": "mamba" if mamba else "linear_attention"}
     types = stated.get("layer_types") or ["hybrid" if "mamba_d_ssm" in stated else "full_attention"] * count
-    own = count - (stated.get("num_kv_shared_layers") or 0)
-    kinds = Counter(SHARED * (place >= own) + names.get(kind, kind) for place, kind in enumerate(types))
+    unshared = count - (stated.get("num_kv_shared_layers") or 0)
+    kinds = Counter(SHARED * (place >= unshared) + names.get(kind, kind) for place, kind in enumerate(types))
     if kinds == {"full_attention": count} and not mamba:
         return {}
-    named = {name: value for name, value in stated.items() if name.startswith(SIZES)}
-    for each in (stated.get("per_layer_config") or {}).values():  # transformers 5 writes global_head_dim there
-        named |= {"global_head_dim": each.get("head_dim")}
-    sizes = {name: int(value) for name, value in named.items() if isinstance(value, int) and value}
+    stated_sizes = {name: value for name, value in stated.items() if name.startswith(SIZES)}
+    for layer_config in (stated.get("per_layer_config") or {}).values():  # transformers 5 writes global_head_dim there
+        stated_sizes |= {"global_head_dim": layer_config.get("head_dim")}
+    sizes = {name: int(value) for name, value in stated_sizes.items() if isinstance(value, int) and value}
     return {"layers": dict(kinds), "sizes": sizes}
 
 
@@ -87,11 +87,11 @@ def layers_of(shape: ShapeConfig) -> list[Layer]:
 
 def _layer(shape: ShapeConfig, kind: str, count: int) -> Layer:
     sizes, hidden, base = shape.sizes, shape.hidden_size, kind.removeprefix(SHARED)
-    own, attends, wide = base == kind, base in ATTENTION, sizes.get("use_double_wide_mlp", 0)
+    unshared, attends, wide = base == kind, base in ATTENTION, sizes.get("use_double_wide_mlp", 0)
     mixer = Layer({}, 0) if attends and base not in MIXERS else MIXERS[base](shape)
     dim = attends * (sizes.get("global_head_dim", shape.head_dim) if base == "full_attention" else shape.head_dim)
-    queries, keys = shape.num_attention_heads * dim, shape.num_key_value_heads * dim * own
-    intermediate = sizes.get("shared_intermediate_size", shape.intermediate_size) * (1 if own else 1 + wide)
+    queries, keys = shape.num_attention_heads * dim, shape.num_key_value_heads * dim * unshared
+    intermediate = sizes.get("shared_intermediate_size", shape.intermediate_size) * (1 if unshared else 1 + wide)
     more_norms = 2 * ("global_head_dim" in sizes) + ("hidden_size_per_layer_input" in sizes)
     linear = dict(mixer.linear)
     if attends:
@@ -106,17 +106,17 @@ def _layer(shape: ShapeConfig, kind: str, count: int) -> Layer:
         linear |= dict.fromkeys(names[:2], (hidden, intermediate)) | {names[2]: (intermediate, hidden)}
     if per_layer := sizes.get("hidden_size_per_layer_input"):
         linear |= {"per_layer_input_gate": (hidden, per_layer), "per_layer_projection": (per_layer, hidden)}
-    rest = mixer.rest + (2 + more_norms) * hidden + shape.head_norms * (1 + own) * dim
+    rest = mixer.rest + (2 + more_norms) * hidden + shape.head_norms * (1 + unshared) * dim
     window = sizes.get("sliding_window", math.inf) if base == "sliding_attention" else math.inf
     kept = mixer.kept + 3 * more_norms * hidden
     return Layer(linear, rest, count, queries, keys, intermediate, window, mixer.state, kept, mixer.values)
 
 
 def _delta_rule(shape: ShapeConfig) -> Layer:
-    of, hidden = shape.sizes, shape.hidden_size
-    heads, dim, key_dim = of["linear_num_value_heads"], of["linear_value_head_dim"], of["linear_key_head_dim"]
-    values, kernel = heads * dim, of["linear_conv_kernel_dim"]
-    mixed = 2 * of["linear_num_key_heads"] * key_dim + values
+    sizes, hidden = shape.sizes, shape.hidden_size
+    heads, dim, key_dim = sizes["linear_num_value_heads"], sizes["linear_value_head_dim"], sizes["linear_key_head_dim"]
+    values, kernel = heads * dim, sizes["linear_conv_kernel_dim"]
+    mixed = 2 * sizes["linear_num_key_heads"] * key_dim + values
     linear = {"in_proj_qkv": (hidden, mixed), "in_proj_z": (hidden, values), "out_proj": (values, hidden)}
     linear |= dict.fromkeys(("in_proj_b", "in_proj_a"), (hidden, heads))
     state = (kernel - 1) * mixed + 2 * values * key_dim
@@ -124,12 +124,12 @@ def _delta_rule(shape: ShapeConfig) -> Layer:
 
 
 def _mamba(shape: ShapeConfig) -> Layer:
-    of, hidden = shape.sizes, shape.hidden_size
-    heads, kernel, inner = of["mamba_n_heads"], of["mamba_d_conv"], of["mamba_n_heads"] * of["mamba_d_head"]
-    mixed = inner + 2 * of["mamba_n_groups"] * of["mamba_d_state"]
+    sizes, hidden = shape.sizes, shape.hidden_size
+    heads, kernel, inner = sizes["mamba_n_heads"], sizes["mamba_d_conv"], sizes["mamba_n_heads"] * sizes["mamba_d_head"]
+    mixed = inner + 2 * sizes["mamba_n_groups"] * sizes["mamba_d_state"]
     linear = {"in_proj": (hidden, inner + mixed + heads), "out_proj": (inner, hidden)}
-    norm = inner * ("shared_intermediate_size" in of or "mamba_rms_norm" in of)
-    state = (kernel - 1) * mixed + inner * of["mamba_d_state"]
+    norm = inner * ("shared_intermediate_size" in sizes or "mamba_rms_norm" in sizes)
+    state = (kernel - 1) * mixed + inner * sizes["mamba_d_state"]
     return Layer(linear, (kernel + 1) * mixed + 3 * heads + norm, state=state, kept=2 * 58 * inner)
 
 

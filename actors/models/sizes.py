@@ -151,9 +151,11 @@ def activation_bytes(shape: ShapeConfig, rank: int, size: int, kept: Kept = ON_C
     """
     total = largest = 0
     for layer in layers_of(shape)[:-1]:
-        own = kept.hidden * shape.hidden_size + kept.queries * layer.queries + kept.intermediate * layer.intermediate
+        of_layer = (
+            kept.hidden * shape.hidden_size + kept.queries * layer.queries + kept.intermediate * layer.intermediate
+        )
         if shape.head_norms:
-            own += kept.heads * (layer.queries + layer.keys)
-        own += 2 * layer.keys + layer.kept + 2 * kept.values * layer.values + len(layer.linear) * rank
-        total, largest = total + layer.count * own, max(largest, own)
+            of_layer += kept.heads * (layer.queries + layer.keys)
+        of_layer += 2 * layer.keys + layer.kept + 2 * kept.values * layer.values + len(layer.linear) * rank
+        total, largest = total + layer.count * of_layer, max(largest, of_layer)
     return size * (largest + shape.num_hidden_layers * shape.hidden_size if recomputes else total)

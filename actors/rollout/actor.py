@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -43,10 +43,10 @@ def fingerprint(folder: str | Path) -> Fingerprint | None:
 
 
 class AdapterTransfer:
-    """Puts each adapter into the object store once for all nodes, and keeps the last ones there. kept: their number."""
+    """Puts each adapter into the object store once for all nodes, and keeps the last ones there. most: their number."""
 
-    def __init__(self, kept: int) -> None:
-        self._kept = kept
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._stored: dict[str, Stored] = {}
         self._one_at_a_time = asyncio.Lock()
 
@@ -55,7 +55,7 @@ class AdapterTransfer:
         async with self._one_at_a_time:
             if adapter.path not in self._stored:
                 self._stored[adapter.path] = await asyncio.to_thread(_put, Path(adapter.path))
-                for path in list(self._stored)[: -self._kept]:
+                for path in list(self._stored)[: -self._most]:
                     del self._stored[path]
             return self._stored[adapter.path]
 
@@ -64,11 +64,11 @@ def _put(folder: Path) -> Stored:
     return ray.put({file.name: file.read_bytes() for file in sorted(folder.iterdir())})
 
 
+@dataclass
 class AdapterCopies:
     """An engine's copies of adapters on its node. folder: named by its process, in one for all engines of a run."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    folder: Path
 
     def clear_left(self) -> None:
         """Delete the folders of processes that have ended."""

@@ -195,9 +195,9 @@ def gated_delta(mixed_qkv: Tensor, b: Tensor, a: Tensor, core_attn_out: Tensor, 
         inputs[slot] = row[:, -inputs.shape[-1] :]
         mixed = silu(conv1d(row[None], weight, layer.conv1d.bias, groups=len(row)))[0].T
         query, key, value = layer.rearrange_mixed_qkv(mixed)
-        each = value.shape[2] // key.shape[2]
+        repeats = value.shape[2] // key.shape[2]
         core_attn_out[start:end], states[slot] = rule(
-            *(query.repeat_interleave(each, 2), key.repeat_interleave(each, 2), value),
+            *(query.repeat_interleave(repeats, 2), key.repeat_interleave(repeats, 2), value),
             g=decay[None, start:end],
             beta=b[None, start:end].sigmoid(),
             initial_state=states[slot][None] if begun else None,

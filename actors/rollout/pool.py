@@ -28,7 +28,7 @@ class AdapterSlots:
     def __init__(self, slots: int, drop: Callable[[AdapterRef], Awaitable[None]] | None = None) -> None:
         self._slots = slots
         self._drop = drop
-        self._held: dict[str, AdapterRef] = {}
+        self._loaded: dict[str, AdapterRef] = {}
         self._requests = Counter[str]()
         self._retired: set[str] = set()
         self._drops: dict[str, asyncio.Task[None]] = {}
@@ -36,23 +36,23 @@ class AdapterSlots:
         self._freed = asyncio.Condition()
 
     @property
-    def held(self) -> frozenset[str]:
+    def loaded_names(self) -> frozenset[str]:
         """Names of the adapters that have a slot."""
-        return frozenset(self._held)
+        return frozenset(self._loaded)
 
     @property
     def in_use(self) -> tuple[AdapterRef, ...]:
         """Adapters that take requests or still serve some, oldest first."""
-        return tuple(adapter for name, adapter in self._held.items() if not self._unused(name))
+        return tuple(adapter for name, adapter in self._loaded.items() if not self._unused(name))
 
     async def occupy(self, adapter: AdapterRef) -> None:
         """Take a slot for a new adapter, after waiting for a free one; raises ValueError if its name is in use."""
         async with self._freed:
-            await self._freed.wait_for(lambda: len(self._held) < self._slots)
+            await self._freed.wait_for(lambda: len(self._loaded) < self._slots)
             self._raise_failure()
-            if adapter.name in self._held:
+            if adapter.name in self._loaded:
                 raise ValueError(f"adapter {adapter.name} is loaded already")
-            self._held[adapter.name] = adapter
+            self._loaded[adapter.name] = adapter
 
     @asynccontextmanager
     async def request(self, adapter: AdapterRef | None) -> AsyncIterator[None]:
@@ -61,8 +61,8 @@ class AdapterSlots:
             yield
             return
         name = adapter.name
-        if name not in self._held or name in self._retired:
-            raise ValueError(f"adapter {name} is not served: {', '.join(sorted(self._held)) or 'none'} loaded")
+        if name not in self._loaded or name in self._retired:
+            raise ValueError(f"adapter {name} is not served: {', '.join(sorted(self._loaded)) or 'none'} loaded")
         self._requests[name] += 1
         try:
             yield
@@ -78,7 +78,7 @@ class AdapterSlots:
 
     def give_up(self, adapter: AdapterRef) -> None:
         """Retire an adapter without waiting for its drop."""
-        if adapter.name in self._held:
+        if adapter.name in self._loaded:
             self._retired.add(adapter.name)
             self._drop_if_unused(adapter.name)
 
@@ -98,11 +98,11 @@ class AdapterSlots:
     async def _free(self, name: str) -> None:
         try:
             if self._drop:
-                await self._drop(self._held[name])
+                await self._drop(self._loaded[name])
         except Exception as error:  # of any engine; it must not keep the slot
             self._failures.append(error)
         finally:
-            del self._held[name], self._requests[name], self._drops[name]
+            del self._loaded[name], self._requests[name], self._drops[name]
             self._retired.remove(name)
             async with self._freed:
                 self._freed.notify_all()

@@ -125,18 +125,18 @@ class DataConfig:
     @property
     def origin(self) -> str:
         """The only source, or a mixture as `2 × file:a.csv + 1 × file:b.csv`."""
-        return " + ".join(f"{each.weight:g} × {each.source}" for each in self.mixture) or self.source
+        return " + ".join(f"{entry.weight:g} × {entry.source}" for entry in self.mixture) or self.source
 
     @property
     def weights(self) -> dict[str, float]:
         """The weight of each source by its name, which is empty for the only one."""
-        return {each.called: each.weight for each in self.mixture} or {"": 1.0}
+        return {entry.called: entry.weight for entry in self.mixture} or {"": 1.0}
 
     @property
     def by_source(self) -> dict[str, "DataConfig"]:
         """The settings for each source by its name, which is empty for the only one."""
-        found = {}
-        for each in self.mixture:
-            own = {key: value for key, value in vars(each).items() if key in vars(self) and value is not None}
-            found[each.called] = replace(self, mixture=[], **own)
-        return found or {"": self}
+        configs = {}
+        for entry in self.mixture:
+            overrides = {key: value for key, value in vars(entry).items() if key in vars(self) and value is not None}
+            configs[entry.called] = replace(self, mixture=[], **overrides)
+        return configs or {"": self}

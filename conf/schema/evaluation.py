@@ -66,7 +66,7 @@ class EvalConfig:
     @property
     def resolved_benchmarks(self) -> list[Benchmark]:
         """The entries of `benchmarks`. Raises BadInput for an unknown source."""
-        found = []
+        resolved = []
         for number, entry in enumerate(self.benchmarks):
             known = find_benchmark(entry.source, f"{(key := f'eval.benchmarks[{number}]')}.source")
             asked: dict[str, Any] = {
@@ -75,8 +75,8 @@ class EvalConfig:
                 "key": key,
                 "name": entry.name or known.name,
             }
-            found.append(replace(known, problems=known.problems or entry.limit or UNKNOWN, **asked))
-        return found
+            resolved.append(replace(known, problems=known.problems or entry.limit or UNKNOWN, **asked))
+        return resolved
 
 
 @dataclass(config=DECLARED, frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 from microbudget_rl.actors.coordinator.budget import FINISH_MARGIN_S, SAFETY, enough_s
 from microbudget_rl.actors.coordinator.rules.selection import Selection
 from microbudget_rl.actors.formats import duration
-from microbudget_rl.actors.messages import APART, ProblemSet
+from microbudget_rl.actors.messages import HELD_OUT_SETS, ProblemSet
 from microbudget_rl.actors.models.families import read_config, text_config
 from microbudget_rl.actors.models.files import config_folder, linear_modules
 from microbudget_rl.actors.runtime.ray_session import NOTE, clear_session
@@ -204,7 +204,7 @@ def check_problems(config: Config, run: RunRecord, digests: dict[str, str], othe
     if others:
         sources = {each.name: (each.key, each.source) for each in config.eval.resolved_benchmarks}
         if config.data.eval_source:
-            sources[APART] = "data.eval_source", config.data.eval_source
+            sources[HELD_OUT_SETS] = "data.eval_source", config.data.eval_source
         key, source = sources.get(others[0], (config.data.key, config.data.origin))
         raise BadInput(
             f"{key}: the run in {run.path} was begun with other problems or answers than {source} gives now: restore"

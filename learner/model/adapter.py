@@ -117,12 +117,12 @@ def adapter_weights(model: PeftModel) -> dict[str, Tensor]:
 @contextmanager
 def replaced(model: PeftModel, weights: Mapping[str, Tensor]) -> Iterator[None]:
     """Replace these weights of the adapter, named as in `adapter_weights`. On exit it is bit for bit as before."""
-    own = adapter_weights(model)
+    saved = adapter_weights(model)
     try:
         model.load_state_dict(weights, strict=False)
         yield
     finally:
-        model.load_state_dict(own, strict=False)
+        model.load_state_dict(saved, strict=False)
 
 
 @contextmanager
@@ -148,25 +148,25 @@ def modules_by_kind(model: nn.Module) -> dict[str, list[str]]:
     for modules in layers.values():
         for key, name in modules.items():
             kinds[frozenset(modules), key].append(name)
-    places, named = Counter(within.rpartition(".")[2] for _, (within, *_) in kinds), {}
+    places, by_place = Counter(within.rpartition(".")[2] for _, (within, *_) in kinds), {}
     for (_, (within, *_)), names in kinds.items():
         module = within.rpartition(".")[2]
-        named[module if places[module] == 1 else f"{within} as in {_place(names[0])[0] or 'no layer'}"] = names
-    return named
+        by_place[module if places[module] == 1 else f"{within} as in {_place(names[0])[0] or 'no layer'}"] = names
+    return by_place
 
 
 @contextmanager
 def scaled(model: PeftModel, factor: float, modules: Collection[str] | None = None) -> Iterator[None]:
     """Multiply the adapter's contribution by a factor, in these modules or in all. On exit it is as before."""
     scalings = [layer.scaling for name, layer, _, _ in _layers(model) if modules is None or name in modules]
-    own = [scaling["default"] for scaling in scalings]
+    saved = [scaling["default"] for scaling in scalings]
     for scaling in scalings:
         scaling["default"] *= factor
     try:
         yield
     finally:
-        for scaling, before in zip(scalings, own, strict=True):
-            scaling["default"] = before
+        for scaling, value in zip(scalings, saved, strict=True):
+            scaling["default"] = value
 
 
 @torch.no_grad()

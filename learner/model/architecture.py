@@ -25,14 +25,14 @@ def check_architecture(config: Config, model_path: str) -> None:
 
 def check_modules(base: Any, targets: Sequence[str]) -> None:
     """Raise BadInput for a layer with other linear modules than the targets, or with modules that mix samples."""
-    family, name, own = base.config.model_type, base.config.name_or_path, linear_modules(base.config.to_dict())
+    family, name, trainable = base.config.model_type, base.config.name_or_path, linear_modules(base.config.to_dict())
     for number, layer in enumerate(layers_of(base)):
-        for objection in _objections(layer, targets, family, own):
+        for objection in _objections(layer, targets, family, trainable):
             raise BadInput(f"model {name}: layer {number} has {objection}")
     linear = _linear(base.get_decoder())
     for target in targets:
         if not linear[target]:
-            raise BadInput(f"model {name}: no layer has {target}; {_remedy(linear, own)}")
+            raise BadInput(f"model {name}: no layer has {target}; {_remedy(linear, trainable)}")
     if "in_proj_z" in targets and "in_proj_qkv" not in targets:
         raise BadInput("lora.target_modules: vLLM serves in_proj_z only together with in_proj_qkv; add that one")
 
@@ -47,9 +47,10 @@ def layers_of(base: Any) -> nn.ModuleList:
     raise BadInput(f"model {name}: {type(base).__name__} has no list of {count} layers; {remedy}")
 
 
-def _objections(layer: nn.Module, targets: Sequence[str], family: str, own: Sequence[str]) -> Iterator[str]:
-    """Yield modules that cannot be learned or served, and targets that are missing, each with a remedy. own: all linear
-    modules of the model that can carry an adapter.
+def _objections(layer: nn.Module, targets: Sequence[str], family: str, trainable: Sequence[str]) -> Iterator[str]:
+    """Yield modules that cannot be learned or served, and targets that are missing, each with a remedy.
+
+    trainable: all linear modules of the model that can carry an adapter.
     """
     convolutions = nn.Conv2d if family in RECURRENT else (nn.Conv1d, nn.Conv2d)
     for name, module in layer.named_modules():
@@ -63,24 +64,27 @@ def _objections(layer: nn.Module, targets: Sequence[str], family: str, own: Sequ
     linear = _linear(layer)
     for name in targets:
         if linear[name] > 1 or not (linear[name] or family in UNEVEN):
-            yield f"{linear[name] or 'no'} {name}, and the adapter would be attached in part; {_remedy(linear, own)}"
+            fault = f"{linear[name] or 'no'} {name}, and the adapter would be attached in part"
+            yield f"{fault}; {_remedy(linear, trainable)}"
     if "gate_up_proj" in targets and linear["qkv_proj"] != 1:
         yield "gate_up_proj but no qkv_proj, and vLLM serves no such adapter; take it out of lora.target_modules"
     unserved = {"out_proj"} if family == "falcon_h1" else set()
     if refused := unserved & {*targets}:
-        yield f"{', '.join(refused)}, on which PEFT attaches no adapter; {_remedy(linear, own)}"
-    if {*targets} in ({*own}, {*PROJECTIONS}) and (left := linear.keys() - targets - unserved):
-        remedy = "choose another model" if {*own} == {*targets} else _remedy(linear, own)
+        yield f"{', '.join(refused)}, on which PEFT attaches no adapter; {_remedy(linear, trainable)}"
+    if {*targets} in ({*trainable}, {*PROJECTIONS}) and (left := linear.keys() - targets - unserved):
+        remedy = "choose another model" if {*trainable} == {*targets} else _remedy(linear, trainable)
         yield f"{', '.join(sorted(left))} besides lora.target_modules, without an adapter; {remedy}, or name fewer"
 
 
 def _linear(module: nn.Module) -> Counter[str]:
-    return Counter(name.rpartition(".")[2] for name, each in module.named_modules() if isinstance(each, nn.Linear))
+    return Counter(
+        name.rpartition(".")[2] for name, submodule in module.named_modules() if isinstance(submodule, nn.Linear)
+    )
 
 
-def _remedy(linear: Counter[str], own: Sequence[str]) -> str:
+def _remedy(linear: Counter[str], trainable: Sequence[str]) -> str:
     """Return the remedy for targets that are missing among these linear modules."""
-    if {*own} != {*PROJECTIONS}:
+    if {*trainable} != {*PROJECTIONS}:
         return f"set lora.target_modules=[{ALL_LINEAR}]"
     usual = [name for name in PROJECTIONS if linear[name] == 1]
     if not usual:

@@ -137,13 +137,15 @@ def unpadded_serves(shape: Any, device: torch.device) -> bool:
     layout: dict[str, Any] = {"scaling": size**-0.5, "blocks": batch.blocks, "output_places": batch.output_places}
     for layout["sliding_window"] in (None, 16):
         try:
-            found = compute(attend_unpadded, segments=batch.segments)
+            unpadded = compute(attend_unpadded, segments=batch.segments)
         except RuntimeError as error:  # a GPU or a head size that the kernel has no code for
             log.warning("attention without padding does not run here; padded blocks take its place: %s", error)
             return False
-        pairs = zip(found, compute(attend), strict=True)
-        apart = [(own - other).abs().max() / other.abs().max().clamp_min(1.0) for own, other in pairs]
-        if not (most := torch.stack(apart).max().item()) < SAME:
+        pairs = zip(unpadded, compute(attend), strict=True)
+        deviations = [
+            (result - expected).abs().max() / expected.abs().max().clamp_min(1.0) for result, expected in pairs
+        ]
+        if not (most := torch.stack(deviations).max().item()) < SAME:
             log.warning("attention without padding differs from padded blocks by %.2g here; they take its place", most)
             return False
     return True

@@ -137,11 +137,11 @@ def fuse(base: Any, device: torch.device) -> bool:
         KNOWN[family](model=model, cross_entropy=False, fused_linear_cross_entropy=False)
 
     modeling = vars(sys.modules[type(base).__module__])
-    own = dict(modeling)
+    saved = dict(modeling)
     difference, noise = change_of(base, apply, device)
     log.info("fused kernels change log-probabilities by %.2g nats, rounding by %.2g", difference, noise)
     if not difference <= max(FLOOR, BAND * noise):
-        modeling.update(own)
+        modeling.update(saved)
         return _plain(family, f"fused ones change log-probabilities by {difference:.2g} nats, rounding by {noise:.2g}")
     apply(base)
     return True

@@ -44,13 +44,13 @@ def model_on(weights: Mapping[str, Tensor], model_path: str, dtype: torch.dtype)
 def _rows(name: str, parameters: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Tensor:
     """Return the rows of the mapped weights that hold a parameter; fewer if there are not enough."""
     *path, module, kind = name.split(".")
-    begin, held = 0, name
+    begin, stacked = 0, name
     if name not in weights and module in INTO:
-        held = ".".join((*path, INTO[module], kind))
+        stacked = ".".join((*path, INTO[module], kind))
         parts = PARTS[INTO[module]]
-        before = parts[: parts.index(module)]
-        begin = sum(len(parameters[".".join((*path, part, kind))]) for part in before)
-    whole = weights.get(held, torch.empty(0))
+        preceding = parts[: parts.index(module)]
+        begin = sum(len(parameters[".".join((*path, part, kind))]) for part in preceding)
+    whole = weights.get(stacked, torch.empty(0))
     return whole[begin : begin + len(parameters[name])]
 
 

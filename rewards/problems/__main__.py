@@ -53,8 +53,8 @@ def main(arguments: list[str]) -> int:
     settings = [setting for setting in settings if not setting.startswith("save=")]
     if file is not None and source in (known := benchmarks()):
         source = known[source].source
-    named = [f"data.source={source}"] if source else []
-    config = load([*recipe, *named, *settings])
+    source_setting = [f"data.source={source}"] if source else []
+    config = load([*recipe, *source_setting, *settings])
     if not source and (file is not None or (recipe and not config.data.mixture)):
         raise BadInput("no source given: python -m rewards.problems SOURCE [conf=NAME] [key=value …]")
     if file is not None:
@@ -67,10 +67,10 @@ def main(arguments: list[str]) -> int:
     say = PlainConsole().print
     say(f"{config.data.origin}: {len(problems.train)} problems to train on, {len(problems.heldout)} held out")
     for name in config.data.weights if config.data.mixture else ():
-        own = sorted(len(one.prompt_ids) for one in problems.train if one.source == name)
-        held = sum(one.source == name for one in problems.heldout)
-        tokens = "" if absent else f"; prompts of {own[len(own) // 2]} tokens at the median"
-        say(f"  {name}: {len(own)} to train on, {held} held out{tokens}")
+        prompt_lengths = sorted(len(one.prompt_ids) for one in problems.train if one.source == name)
+        held_out = sum(one.source == name for one in problems.heldout)
+        tokens = "" if absent else f"; prompts of {prompt_lengths[len(prompt_lengths) // 2]} tokens at the median"
+        say(f"  {name}: {len(prompt_lengths)} to train on, {held_out} held out{tokens}")
     for reason, count in problems.filtered_counts.items():
         say(f"  {count:6} {reason}")
     if problems.filtered:
@@ -80,18 +80,18 @@ def main(arguments: list[str]) -> int:
     golds = {problem.gold for problem in problems.all if not (problem.grader or problem.gold.isdecimal())}
     readings = {gold: unusual(plain(gold)) for gold in golds}
     for reading, count in Counter(filter(None, readings.values())).items():
-        gold = next(gold for gold, found in readings.items() if found == reading)
+        gold = next(gold for gold, read_as in readings.items() if read_as == reading)
         say(f"Warning: {count} reference answers such as {gold!r} are read as {reading}")
     lengths = sorted(len(problem.prompt_ids) for problem in problems.train)
     said = f"Prompts: {lengths[len(lengths) // 2]} tokens at the median, {lengths[-1]} at most"
     say(f"Prompts are shown as messages, and no reference answer is verified, because {absent}" if absent else said)
     of_id = {one.id: one for one in raw}
     for problem in problems.train[:SAMPLES]:
-        of = problem.source and f" of {problem.source}"
+        origin = problem.source and f" of {problem.source}"
         data = config.data.by_source.get(problem.source, config.data)
         messages = messages_of(of_id[problem.id].turns[:-1], problem.text, data)
-        prompt = problem.prompt or "\n".join(f"{each['role']}: {each['content']}" for each in messages)
-        say(f"\n--- a training problem{of}, reference answer {problem.gold!r}\n{prompt}")
+        prompt = problem.prompt or "\n".join(f"{message['role']}: {message['content']}" for message in messages)
+        say(f"\n--- a training problem{origin}, reference answer {problem.gold!r}\n{prompt}")
     return 0
 
 

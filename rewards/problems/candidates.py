@@ -78,12 +78,12 @@ def _with_solutions(heldout: Sequence[AnyProblem], config: Config, tokenizer: An
     """Return the problems of the warm start's source that are not held out, each with the response to learn."""
     source, filtered = config.warm_start.source, list[FilteredRow]()
     same = {name: one for name, one in config.data.by_source.items() if one.source == source}
-    name, own = next(iter(same.items()), ("", config.data))
-    rows = sources.read(KEY, source, own, TRAIN_SEED)
-    data = replace(with_columns(own, rows), problem_pattern=own.problem_pattern if same else "")
+    name, source_data = next(iter(same.items()), ("", config.data))
+    rows = sources.read(KEY, source, source_data, TRAIN_SEED)
+    data = replace(with_columns(source_data, rows), problem_pattern=source_data.problem_pattern if same else "")
     field, controls = solution_field(KEY, config.warm_start.solution_field, rows), control_tokens(tokenizer)
-    found = raw_problems(rows, KEY, data, filtered, name)
-    raw = distinct(found, KEY, filtered)[: TRIED * config.warm_start.demonstrations]
+    readable = raw_problems(rows, KEY, data, filtered, name)
+    raw = distinct(readable, KEY, filtered)[: TRIED * config.warm_start.demonstrations]
     raw = without_overlaps(raw, heldout, "drop", filtered)
     known = {one.id: one for one in raw}
     end = [*stop_token_ids(config.model, tokenizer), tokenizer.eos_token_id][0]

@@ -70,28 +70,28 @@ def near_duplicates(some: Sequence[AnyProblem], others: Sequence[AnyProblem]) ->
     Problems with different numbers are never near duplicates.
     """
     pieces = [pieces_of(one) for one in some]
-    holders: dict[object, list[int]] = {piece: [] for each in pieces for piece in chain(*each[1:])}
+    holders: dict[object, list[int]] = {piece: [] for compared in pieces for piece in chain(*compared[1:])}
     same: dict[object, list[int]] = {}
-    for mine, each in enumerate(pieces):
-        for key in each.keys:
+    for mine, compared in enumerate(pieces):
+        for key in compared.keys:
             same.setdefault(key, []).append(mine)
-    found: list[set[int]] = [set() for _ in some]
+    duplicates: list[set[int]] = [set() for _ in some]
     for index, other in enumerate(progress(others, "problems compared")):
         theirs = pieces_of(other)
         for mine in chain(*(same.get(key, ()) for key in theirs.keys)):
-            found[mine].add(index)
+            duplicates[mine].add(index)
         for piece in chain(*theirs[1:]):
             if (known := holders.get(piece)) is not None and len(known) <= BOILERPLATE:
                 known.append(index)
-    for mine, each in enumerate(pieces):
-        found[mine].update(*(holders[piece] for piece in each.whole if len(holders[piece]) <= BOILERPLATE))
-        for index, shared, size in _shared(each.grams, holders):
+    for mine, compared in enumerate(pieces):
+        duplicates[mine].update(*(holders[piece] for piece in compared.whole if len(holders[piece]) <= BOILERPLATE))
+        for index, shared, size in _shared(compared.grams, holders):
             if shared >= SHARE * size and _contained(some[mine].text, others[index].text):
-                found[mine].add(index)
-        for index, shared, size in _shared(each.words, holders):
+                duplicates[mine].add(index)
+        for index, shared, size in _shared(compared.words, holders):
             if shared >= SHARE * max(size, len(pieces_of(others[index]).words)):
-                found[mine].add(index)
-    return found
+                duplicates[mine].add(index)
+    return duplicates
 
 
 def _shared(pieces: frozenset[object], holders: dict[object, list[int]]) -> Iterator[tuple[int, int, int]]:
@@ -110,8 +110,8 @@ def _contained(one: str, other: str) -> bool:
 
 def commuted(text: str) -> str:
     """Return the normal form of a problem with the operands of its sums and products of numbers in order."""
-    text = PRODUCT.sub(lambda found: "*".join(sorted(found[0].split("*"))), TIMES.sub("*", normal(text)))
-    return SUM.sub(lambda found: "+".join(sorted(found[0].split("+"))), text)
+    text = PRODUCT.sub(lambda match: "*".join(sorted(match[0].split("*"))), TIMES.sub("*", normal(text)))
+    return SUM.sub(lambda match: "+".join(sorted(match[0].split("+"))), text)
 
 
 def pieces_of(one: AnyProblem) -> Pieces:

@@ -13,7 +13,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
-from microbudget_rl.actors.messages import APART, EvaluationSet, FilteredRow, Problem, ProblemSet
+from microbudget_rl.actors.messages import HELD_OUT_SETS, EvaluationSet, FilteredRow, Problem, ProblemSet
 from microbudget_rl.actors.models.files import stop_token_ids
 from microbudget_rl.actors.models.prompts import control_tokens, render_prompt, tokenized
 from microbudget_rl.actors.storage.files import replace_text
@@ -21,7 +21,7 @@ from microbudget_rl.conf.catalogue import HELD_OUT, Benchmark
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config, DataConfig
 from microbudget_rl.conf.settings import changed
-from microbudget_rl.rewards.killable_worker import Crashed, Failed, Hung, Limits, Worker
+from microbudget_rl.rewards.killable_worker import Crashed, Failed, Hung, KillableWorker, Limits
 from microbudget_rl.rewards.pool import VerifierPool
 from microbudget_rl.rewards.problems import sources
 from microbudget_rl.rewards.problems.contamination import near_duplicates
@@ -88,7 +88,7 @@ def check_chat(config: Config, tokenizer: Any) -> None:
     stop_token_ids(config.model, tokenizer)
     template = repr((tokenizer.chat_template, data.chat_settings))
     if template not in _ended:
-        with closing(Worker(RENDERING)) as worker:
+        with closing(KillableWorker(RENDERING)) as worker:
             try:
                 worker.run(render_prompt, (), PROBES[0], data, tokenizer)
             except Failed:
@@ -127,28 +127,35 @@ def split_problems(config: Config, tokenizer: Any) -> tuple[ProblemSet, list[Raw
     if tokenizer:
         check_chat(config, tokenizer)
     filtered, any_gold = list[FilteredRow](), not config.reward.weighs_answers
-    held: tuple[list[Problem], list[Problem]] = [], []
-    if apart := config.data.eval_source if config.eval.problems else "":
-        raw = read_problems("data.eval_source", apart, config.data, EVAL_SEED, filtered)
+    held_out: tuple[list[Problem], list[Problem]] = [], []
+    if eval_source := config.data.eval_source if config.eval.problems else "":
+        raw = read_problems("data.eval_source", eval_source, config.data, EVAL_SEED, filtered)
         usable = usable_problems("data.eval_source", raw, config, tokenizer, filtered, any_gold)
         if not usable:
-            raise BadInput(f"data.eval_source: '{apart}' has no usable problem ({filter_reasons(filtered)})")
-        held = hold_out("data.eval_source", usable, config, filtered)
+            raise BadInput(f"data.eval_source: '{eval_source}' has no usable problem ({filter_reasons(filtered)})")
+        held_out = hold_out("data.eval_source", usable, config, filtered)
     raw = read_all(config, filtered)
     train = usable_problems(config.data.key, raw, config, tokenizer, filtered, any_gold)
-    if config.eval.problems and not apart:
-        held = hold_out(config.data.key, train, config, filtered)
-        ids = {one.id for one in chain(*held)}
+    if config.eval.problems and not eval_source:
+        held_out = hold_out(config.data.key, train, config, filtered)
+        ids = {one.id for one in chain(*held_out)}
         train = [one for one in train if one.id not in ids]
-    asked = [load_benchmark(each, config, tokenizer, each.limit, held[1]) for each in config.eval.resolved_benchmarks]
-    others: list[AnyProblem] = [*chain(*held), *chain(*(each.raw for each in asked))]
+    benchmarks = [
+        load_benchmark(benchmark, config, tokenizer, benchmark.limit, held_out[1])
+        for benchmark in config.eval.resolved_benchmarks
+    ]
+    others: list[AnyProblem] = [*chain(*held_out), *chain(*(loaded.raw for loaded in benchmarks))]
     if others:
         train = without_overlaps(train, others, config.data.contamination, filtered)
     train = limited(train, config.data)
-    check_number(Counter(one.source for one in train), sum(map(len, held)), config, filtered)
-    sets = tuple(EvaluationSet(each.benchmark.name, each.benchmark.n, each.problems) for each in asked)
-    numbers = {f"{of.benchmark.name}: {why}": n for of in asked for why, n in of.filtered_counts.items()}
-    reported, selection = map(tuple, held)
+    check_number(Counter(one.source for one in train), sum(map(len, held_out)), config, filtered)
+    sets = tuple(EvaluationSet(loaded.benchmark.name, loaded.benchmark.n, loaded.problems) for loaded in benchmarks)
+    numbers = {
+        f"{loaded.benchmark.name}: {why}": number
+        for loaded in benchmarks
+        for why, number in loaded.filtered_counts.items()
+    }
+    reported, selection = map(tuple, held_out)
     problems = ProblemSet(
         tuple(train), reported, counts(filtered) | numbers, tuple(filtered), selection, benchmarks=sets
     )
@@ -160,7 +167,7 @@ class BenchmarkProblems:
     """A benchmark's problems as the model will see them.
 
     filtered_counts: number of filtered rows, by reason
-    digest: of the held-out problems only: that of APART in `ProblemSet`
+    digest: of the held-out problems only: that of HELD_OUT_SETS in `ProblemSet`
     raw: all problems of the source, as it has them
     """
 
@@ -184,7 +191,7 @@ def load_benchmark(
         if not known.heldout:
             raise BadInput(f"benchmarks={HELD_OUT}: eval.problems={config.eval.problems} holds out none; raise it")
         numbers = counts([row for row in known.filtered if row.source == "eval_source"])
-        return BenchmarkProblems(benchmark, known.heldout[:limit], numbers, known.digests[APART])
+        return BenchmarkProblems(benchmark, known.heldout[:limit], numbers, known.digests[HELD_OUT_SETS])
     check_chat(config, tokenizer)
     filtered: list[FilteredRow] = []
     raw = read_benchmark(benchmark, config.data, filtered, limit)
@@ -201,11 +208,11 @@ def read_benchmark(
     benchmark: Benchmark, data: DataConfig, filtered: list[FilteredRow], limit: int | None = None
 ) -> list[RawProblem]:
     """Read the distinct problems of a benchmark, ordered by id. limit: number of problems that a generator makes."""
-    own = data.parameters if benchmark.source == data.source else {}  # those of another generator
-    data = replace(data, problem_pattern="", scan=None, size=limit, parameters=own)
+    parameters = data.parameters if benchmark.source == data.source else {}  # those of another generator
+    data = replace(data, problem_pattern="", scan=None, size=limit, parameters=parameters)
     rows = sources.read(benchmark.key, benchmark.source, data, EVAL_SEED)
-    named: dict[str, Any] = {name: value for name in COLUMNS if (value := getattr(benchmark, name))}
-    data = replace(with_columns(data, rows), **named)
+    columns: dict[str, Any] = {name: value for name in COLUMNS if (value := getattr(benchmark, name))}
+    data = replace(with_columns(data, rows), **columns)
     return distinct(raw_problems(rows, benchmark.key, data, filtered), benchmark.key, filtered)
 
 
@@ -231,8 +238,8 @@ def hold_out(
     The reported ones do not depend on `validation`, where there are enough for both; otherwise both get fewer, in
     proportion. None of one is a near duplicate of the other's. key: the setting that names the source.
     """
-    apart = key == "data.eval_source"
-    most = len(problems) if apart else int(len(problems) * config.eval.share)
+    separate = key == "data.eval_source"
+    most = len(problems) if separate else int(len(problems) * config.eval.share)
     reported, selecting = config.eval.problems, config.selecting
     if selecting and most < reported + selecting:
         reported = min(max(round(most * reported / (reported + selecting)), 1), most - 1)
@@ -242,7 +249,7 @@ def hold_out(
     if not selecting:
         return shown, []
     overlap = set().union(*near_duplicates(shown, rest))
-    if apart:
+    if separate:
         filtered += [filtered_row(key, OVERLAP_REPORTED, rest[index]) for index in sorted(overlap)]
     choosing = [one for index, one in enumerate(rest) if index not in overlap][:selecting]
     if not shown or not choosing:
@@ -253,20 +260,20 @@ def hold_out(
     return shown, choosing
 
 
-def check_number(of: Mapping[str, int], heldout: int, config: Config, filtered: Sequence[FilteredRow]) -> None:
+def check_number(by_source: Mapping[str, int], heldout: int, config: Config, filtered: Sequence[FilteredRow]) -> None:
     """Raise BadInput, with the setting to change, for fewer training problems than an update or a source needs.
 
-    of: numbers of training problems by source.
+    by_source: numbers of training problems.
     """
-    train, needed, weights = sum(of.values()), config.learner.problems_per_update, config.data.weights
+    train, needed, weights = sum(by_source.values()), config.learner.problems_per_update, config.data.weights
     for name, weight in weights.items() if train >= needed else ():
         least = ceil(needed * weight / sum(weights.values()) - 1e-9)  # in an update
-        if of.get(name, 0) < least:
-            own = filter_reasons([row for row in filtered if row.source == f"mixture.{name}"])
+        if by_source.get(name, 0) < least:
+            source_reasons = filter_reasons([row for row in filtered if row.source == f"mixture.{name}"])
             raise BadInput(
-                f"data.mixture: {of.get(name, 0)} problems of '{name}' are left to train on ({own}), fewer than the "
-                f"{least} of an update: use a larger source, lower its weight, eval.problems or eval.share, or leave it"
-                " out"
+                f"data.mixture: {by_source.get(name, 0)} problems of '{name}' are left to train on ({source_reasons}),"
+                f" fewer than the {least} of an update: use a larger source, lower its weight, eval.problems or"
+                " eval.share, or leave it out"
             )
     if train >= needed:
         return
@@ -296,16 +303,21 @@ def read_all(config: Config, filtered: list[FilteredRow]) -> list[RawProblem]:
 
 def by_weight(problems: Sequence[Sourced], data: DataConfig, share: float = 1.0) -> list[Sourced]:
     """Return problems with as many of each source as it has weight, as long as a share of all its problems lasts."""
-    turns, own = [], {name: [one for one in problems if one.source == name] for name in data.weights}
+    turns, by_source = [], {name: [one for one in problems if one.source == name] for name in data.weights}
     for name, weight in data.weights.items():
-        turns += [(number > share * len(own[name]), number / weight, one) for number, one in enumerate(own[name], 1)]
+        turns += [
+            (number > share * len(by_source[name]), number / weight, one)
+            for number, one in enumerate(by_source[name], 1)
+        ]
     return [one for *_, one in sorted(turns, key=itemgetter(0, 1))]
 
 
 def limited(train: Sequence[Problem], data: DataConfig) -> list[Problem]:
     """Return the first `data.size` problems of each source, `by_weight`."""
-    own = {name: [one for one in train if one.source == name][: each.size] for name, each in data.by_source.items()}
-    return by_weight([*chain(*own.values())], data)
+    by_source = {
+        name: [one for one in train if one.source == name][: settings.size] for name, settings in data.by_source.items()
+    }
+    return by_weight([*chain(*by_source.values())], data)
 
 
 def read_problems(key: str, source: str, data: DataConfig, seed: int, filtered: list[FilteredRow]) -> list[RawProblem]:
@@ -317,10 +329,10 @@ def without_overlaps(
     problems: list[Sourced], heldout: Sequence[AnyProblem], overlap: str, filtered: list[FilteredRow]
 ) -> list[Sourced]:
     """Filter training problems that overlap held-out ones, or only list them if `overlap` is report_only."""
-    found = set().union(*near_duplicates(heldout, problems))
+    overlapping = set().union(*near_duplicates(heldout, problems))
     reason = OVERLAP_FILTERED if overlap == "drop" else OVERLAP_KEPT
-    filtered += [filtered_row("data.source", reason, problems[index]) for index in sorted(found)]
-    return problems if overlap == "report_only" else [one for i, one in enumerate(problems) if i not in found]
+    filtered += [filtered_row("data.source", reason, problems[index]) for index in sorted(overlapping)]
+    return problems if overlap == "report_only" else [one for i, one in enumerate(problems) if i not in overlapping]
 
 
 def usable_problems(
@@ -332,16 +344,16 @@ def usable_problems(
     """
     if tokenizer is None:
         return [Problem(one.id, "", (), one.gold, one.grader, source=one.source, text=one.text) for one in raw]
-    problems, controls, of = [], control_tokens(tokenizer), config.data.by_source
+    problems, controls, data_by_source = [], control_tokens(tokenizer), config.data.by_source
     prompts = [
-        render_prompt(one.turns[:-1], one.text, of.get(one.source, config.data), tokenizer)
+        render_prompt(one.turns[:-1], one.text, data_by_source.get(one.source, config.data), tokenizer)
         for one in sources.progress(raw, f"{key}: prompts rendered")
     ]
-    kept: dict[int, int] = {}  # one object for each token id: a million prompts have a hundred million
+    token_objects: dict[int, int] = {}  # one object for each token id: a million prompts have a hundred million
     sound_ones = [True] * len(raw) if any_gold else golds_that_verify(raw, config)
     tokens = sources.progress(tokenized(prompts, tokenizer), f"{key}: prompts tokenized")
-    for one, sound, prompt, found in zip(raw, sound_ones, prompts, tokens, strict=True):
-        ids = tuple(kept.setdefault(token, token) for token in found)
+    for one, sound, prompt, token_ids in zip(raw, sound_ones, prompts, tokens, strict=True):
+        ids = tuple(token_objects.setdefault(token, token) for token in token_ids)
         reason = ""
         if not sound:
             reason = BAD_GOLD

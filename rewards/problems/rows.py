@@ -110,18 +110,20 @@ def raw_problems(
     pattern = re.compile(data.problem_pattern) if data.problem_pattern else WHOLE
     shown = {example.problem for example in data.few_shot}
     for fields, grader in rows:
-        turns = as_turns(fields.get(problem_field))
-        text = turns[-1]["content"].strip() if turns else as_text(fields.get(problem_field))
-        gold = as_text(fields.get(answer_field)) if grader else gold_of(fields.get(answer_field))
+        problem, answer = fields.get(problem_field), fields.get(answer_field)
+        turns = as_turns(problem)
+        text = turns[-1]["content"].strip() if turns else as_text(problem)
+        gold = as_text(answer) if grader else gold_of(answer)
         one = RawProblem(text, gold, turns if len(turns) > 1 else (), grader, fields, source)
         match = pattern.search(text)
         part = one._replace(text=match[1].strip() if match and match[1] else "")
         reason = ""
-        if not grader and not_finite(fields.get(answer_field)):
+        if not grader and not_finite(answer):
             reason = NOT_FINITE
         elif not text or not (gold or grader):
-            cells = ((fields.get(problem_field), text), (fields.get(answer_field), gold))
-            blank = all(isinstance(cell, str | float | None) for cell, read in cells if not read)
+            blank = all(
+                isinstance(cell, str | float | None) for cell, read in ((problem, text), (answer, gold)) if not read
+            )
             reason = EMPTY if blank else NO_TEXT
         elif not part.text:
             reason = NO_MATCH

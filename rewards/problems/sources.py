@@ -114,8 +114,8 @@ def progress(items: Iterable[T], what: str) -> Iterator[T]:
 def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[Row]:
     """Read OWNER/NAME[/config][@revision][:split] from the hub. With `data.scan` only the rows read are downloaded."""
     path, _, split = reference.partition(":")
-    named, _, revision = path.partition("@")
-    owner, name, *config = named.split("/")
+    address, _, revision = path.partition("@")
+    owner, name, *config = address.split("/")
     repository, split = f"{owner}/{name}", split or "train"
     most = data.scan or most_rows(data) + 1
     require("datasets")
@@ -252,12 +252,12 @@ def read_parquet(path: Path) -> Iterator[Any]:
 
 def each_once(fields: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """Return fields by name. Raises ValueError for a name that occurs twice, since either might be meant."""
-    found: dict[str, Any] = {}
+    unique: dict[str, Any] = {}
     for name, value in fields:
-        if name in found:
+        if name in unique:
             raise ValueError(f"{name!r} occurs twice")
-        found[name] = value
-    return found
+        unique[name] = value
+    return unique
 
 
 Source = Callable[[str, str, DataConfig, int], Iterable[Row]]

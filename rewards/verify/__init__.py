@@ -19,8 +19,8 @@ from microbudget_rl.rewards.verify.text.spelling import plain
 
 def decide(gold: str, answer: str | None, compare: Callable[[str, str], Status] = compare) -> Status:
     """Return the status of an answer. `compare` decides cases that text cannot; a pool passes its isolated one."""
-    expected, found = plain(gold), plain(answer or "")
-    return decide_by_text(expected, found) or compare(expected, found)
+    expected, given = plain(gold), plain(answer or "")
+    return decide_by_text(expected, given) or compare(expected, given)
 
 
 def verdict(status: Status, answer: str | None, started: float) -> Verdict:

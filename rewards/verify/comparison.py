@@ -84,10 +84,10 @@ def readable(gold: str) -> bool:
         return False
     if labelled(gold)[0]:
         return True
-    of = shape(gold)
-    if of.kind is not Kind.SCALAR:
-        return of.kind is Kind.TIME or all(part != gold and readable(part) for part in of.parts)
-    text = of.parts[0]
+    parsed = shape(gold)
+    if parsed.kind is not Kind.SCALAR:
+        return parsed.kind is Kind.TIME or all(part != gold and readable(part) for part in parsed.parts)
+    text = parsed.parts[0]
     asked = quantity(text)
     if asked.number or asked.base or compound(text) or choice(text) or phrase(text) or INFINITE.fullmatch(asked.body):
         return True
@@ -100,12 +100,13 @@ def readable(gold: str) -> bool:
 
 def unusual(gold: str) -> str:
     """Return how a plain gold answer is read if its writer may mean something else; empty for other answers."""
-    of = shape(gold)
-    relation = of.kind is Kind.SCALAR and is_relation(of) and (not of.names or is_combined(of.names[0]))
+    parsed = shape(gold)
+    relation = parsed.kind is Kind.SCALAR and is_relation(parsed) and (not parsed.names or is_combined(parsed.names[0]))
     readings = {
         "a number and its unit": LETTER_BEHIND.fullmatch(gold) and quantity(gold).unit,
-        "a time of day, and no ratio": of.kind is Kind.TIME,
-        "two values, or a decimal where the answer is one with a point": COMMA.fullmatch(gold) and of.kind is Kind.LIST,
+        "a time of day, and no ratio": parsed.kind is Kind.TIME,
+        "two values, or a decimal where the answer is one with a point": COMMA.fullmatch(gold)
+        and parsed.kind is Kind.LIST,
         "a decimal, and no thousands": THOUSANDS.fullmatch(gold),
         "an equation, which its right side alone does not answer": relation,
     }
@@ -163,16 +164,16 @@ def matches(gold: Shape, answer: Shape, algebra: Equivalent) -> bool:
         (*time, half), (*other_time, other_half) = gold.parts, answer.parts
         return time == other_time and (half == other_half or "" in (half, other_half))
     if kinds == {Kind.RATIO, Kind.SCALAR}:
-        ratio, value = sorted((gold, answer), key=lambda of: of.kind)
+        ratio, value = sorted((gold, answer), key=lambda parsed: parsed.kind)
         return _is_ratio(ratio.parts, value.parts, reduced=answer is ratio)
     if kinds == {Kind.MATRIX, Kind.SEQUENCE}:
-        matrix, vector = sorted((gold, answer), key=lambda of: of.kind)
+        matrix, vector = sorted((gold, answer), key=lambda parsed: parsed.kind)
         flat = matrix.columns in (1, len(matrix.parts)) and not (matrix.brackets or vector.interval)
         return flat and gold.brackets != "[]" and _in_order(gold.parts, answer.parts, algebra)
     if Kind.SCALAR in kinds and kinds & {Kind.UNION, Kind.SEQUENCE, Kind.SET, Kind.MATRIX}:
         special = gold if gold.kind is Kind.SCALAR else answer
         return bool(SPECIAL.search(special.parts[0])) and algebra(written(gold), written(answer))
-    form, other = ((of.kind, of.brackets, of.columns) for of in (gold, answer))
+    form, other = ((parsed.kind, parsed.brackets, parsed.columns) for parsed in (gold, answer))
     return form == other and _in_order(gold.parts, answer.parts, algebra)
 
 
@@ -190,8 +191,8 @@ def _in_order(golds: Sequence[str], answers: Sequence[str], algebra: Equivalent)
     expected, given = [*map(shape, golds)], [*map(shape, answers)]
     if _sets(expected) != _sets(given):
         return False
-    names = [of.names for of in given if of.names and SIMPLE.fullmatch(of.names[0])]
-    if names and not any(of.names for of in expected) and names != sorted(set(names)):
+    names = [parsed.names for parsed in given if parsed.names and SIMPLE.fullmatch(parsed.names[0])]
+    if names and not any(parsed.names for parsed in expected) and names != sorted(set(names)):
         return False  # y = 1, x = 2 is not (1, 2)
     return all(matches(one, other, algebra) for one, other in zip(expected, given, strict=True))
 
@@ -207,7 +208,7 @@ def _any_order(golds: Sequence[str], answers: Sequence[str], algebra: Equivalent
     expected, left = [*map(shape, golds)], [*map(shape, answers)]
     if _sets(expected) != _sets(left):
         return False
-    if len({_stem(of) for of in left}) > 1 and not any(of.names for of in expected):
+    if len({_stem(parsed) for parsed in left}) > 1 and not any(parsed.names for parsed in expected):
         return False  # values of one unknown, and values of several
     open_golds: list[tuple[Shape, list[Shape]]] = []
     for gold in expected:
@@ -235,14 +236,17 @@ def _any_order(golds: Sequence[str], answers: Sequence[str], algebra: Equivalent
 
 def _alone(gold: Shape, answer: Shape) -> tuple[Shape, Shape] | None:
     """Return both answers with a one-element set replaced by its element; None if neither is one."""
-    values = [shape(*of.parts) if of.kind is Kind.SET and len(of.parts) == 1 else of for of in (gold, answer)]
-    nested = any(of.kind is Kind.SET or compact(of.parts[0]) == r"\emptyset" for of in values)
+    values = [
+        shape(*parsed.parts) if parsed.kind is Kind.SET and len(parsed.parts) == 1 else parsed
+        for parsed in (gold, answer)
+    ]
+    nested = any(parsed.kind is Kind.SET or compact(parsed.parts[0]) == r"\emptyset" for parsed in values)
     return None if nested else (values[0], values[1])
 
 
 def _sets(shapes: Sequence[Shape]) -> int:
     """Return the number of sets: inside other structures a one-element set is not its element."""
-    return sum(of.kind is Kind.SET for of in shapes)
+    return sum(parsed.kind is Kind.SET for parsed in shapes)
 
 
 def _is_ratio(ratio: Sequence[str], value: Sequence[str], reduced: bool) -> bool:
@@ -258,13 +262,13 @@ def _elements(parts: Sequence[str]) -> int:
     return sum(1 + (part.count(",") + part.count(";")) * (r"\{" in part) for part in parts)
 
 
-def _of_different_names(of: Shape) -> bool:
-    return len({_stem(shape(part)) for part in of.parts}) > 1
+def _of_different_names(parsed: Shape) -> bool:
+    return len({_stem(shape(part)) for part in parsed.parts}) > 1
 
 
-def _stem(of: Shape) -> str:
+def _stem(parsed: Shape) -> str:
     """Return the name of a value without its index: x_1 and x_2 are two values of x."""
-    return of.names[0].partition("_")[0] if of.names else ""
+    return parsed.names[0].partition("_")[0] if parsed.names else ""
 
 
 def _by_text(gold: Shape, answer: Shape) -> bool | None:
@@ -300,9 +304,9 @@ def equal_scalars(gold: Shape, answer: Shape, algebra: Equivalent) -> bool:
     return any(_equal(side, value, algebra) for _, side in chain(expected) for value in values)
 
 
-def is_relation(of: Shape) -> bool:
+def is_relation(parsed: Shape) -> bool:
     """Whether a scalar answer has a name, or is an equation."""
-    return bool(of.names) or is_equation(of.parts[0])
+    return bool(parsed.names) or is_equation(parsed.parts[0])
 
 
 def is_equation(text: str) -> bool:
@@ -310,19 +314,22 @@ def is_equation(text: str) -> bool:
     return bool(RELATION.search(text)) or (len(chain(text)) > 1 and bool(variables(text)))
 
 
-def written(of: Shape) -> str:
+def written(parsed: Shape) -> str:
     """Write a shape as text again."""
-    if of.kind is Kind.UNION:
-        return r" \cup ".join(of.parts)
-    if of.kind is Kind.SCALAR:
-        return " = ".join((*of.names, of.parts[0]))
-    if of.kind is Kind.MATRIX:
-        rows = (" & ".join(of.parts[start : start + of.columns]) for start in range(0, len(of.parts), of.columns))
+    if parsed.kind is Kind.UNION:
+        return r" \cup ".join(parsed.parts)
+    if parsed.kind is Kind.SCALAR:
+        return " = ".join((*parsed.names, parsed.parts[0]))
+    if parsed.kind is Kind.MATRIX:
+        rows = (
+            " & ".join(parsed.parts[start : start + parsed.columns])
+            for start in range(0, len(parsed.parts), parsed.columns)
+        )
         return r"\begin{pmatrix}" + r"\\".join(rows) + r"\end{pmatrix}"
-    joined = ", ".join(of.parts)
-    if of.kind is Kind.SEQUENCE:
-        return of.brackets[0] + joined + of.brackets[1]
-    return rf"\{{{joined}\}}" if of.kind is Kind.SET else joined
+    joined = ", ".join(parsed.parts)
+    if parsed.kind is Kind.SEQUENCE:
+        return parsed.brackets[0] + joined + parsed.brackets[1]
+    return rf"\{{{joined}\}}" if parsed.kind is Kind.SET else joined
 
 
 def compact(text: str) -> str:

@@ -92,7 +92,7 @@ def chain(text: str) -> list[tuple[str, str]]:
     return sides
 
 
-def named(text: str) -> tuple[tuple[str, ...], str]:
+def split_names(text: str) -> tuple[tuple[str, ...], str]:
     """Separate the names before a value: "x = y = 3 + 4 = 7" gives x and y, and "3 + 4 = 7"."""
     if member := MEMBER.search(text):
         name, rest = text[: member.start()].strip(), text[member.end() :].strip()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
 
-from microbudget_rl.rewards.verify.names import CONJUNCTION, LETTER, MEMBER, named, tight, variables
+from microbudget_rl.rewards.verify.names import CONJUNCTION, LETTER, MEMBER, split_names, tight, variables
 from microbudget_rl.rewards.verify.numbers import number
 from microbudget_rl.rewards.verify.text import CLOSING, OPENING, partner, split, unwrapped
 from microbudget_rl.rewards.verify.units import compound
@@ -98,9 +98,9 @@ class Shape:
 def shape(text: str) -> Shape:
     """Return the shape of a plain answer. Names before a value are separated; a chain of equal values is a scalar."""
     text = unwrapped(text)
-    if found := solution(text):
-        return _intervals(*found)
-    names, value = named(text)
+    if inequality := solution(text):
+        return _intervals(*inequality)
+    names, value = split_names(text)
     if names:
         return replace(inner := shape(value), names=names, interval=inner.interval or MEMBER.search(text) is not None)
     if compound(text):
@@ -183,10 +183,10 @@ def solution(text: str) -> tuple[str, list[Ends]] | None:
         return None
     for pattern, bounds in BOUNDS:
         condition = " or ".join(pattern.sub(bounds, part) for part in OR.split(condition))
-    found = [_bounds(bound) for bound in OR.split(condition)]
-    known = [each for each in found if each]
+    bounded = [_bounds(bound) for bound in OR.split(condition)]
+    known = [bound for bound in bounded if bound]
     names = {name for name, _ in known} | ({tight(builder[1])} if builder else set())
-    if len(known) < len(found) or len(names) != 1:
+    if len(known) < len(bounded) or len(names) != 1:
         return None
     return names.pop(), [interval for _, interval in known]
 

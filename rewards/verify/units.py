@@ -176,23 +176,27 @@ def _tail(tail: str, power: str, prose: bool) -> Quantity | None:
     prose: whether the words stand outside \\text
     """
     units, nouns, others = [""], list[str](), list[str]()
-    exponent, behind = power.strip("^{ -1}"), False
+    exponent, after_preposition = power.strip("^{ -1}"), False
     words = WORD.findall(TOGETHER.sub(" ", tail).strip(" ()"))
     if "-" in power:
         words.insert(-1, "/")
     for place, word in enumerate(words, 1):
         bare, last = word.lower().rstrip(".'"), place == len(words)
-        known = not behind and (last or bare != "in") and (KNOWN.get(word) or (len(bare) > 1 and KNOWN.get(bare)))
-        if bare in PER or (bare in ARTICLES and place > 1 and not behind):
-            units, behind = [*units, ""], False
+        known = (
+            not after_preposition
+            and (last or bare != "in")
+            and (KNOWN.get(word) or (len(bare) > 1 and KNOWN.get(bare)))
+        )
+        if bare in PER or (bare in ARTICLES and place > 1 and not after_preposition):
+            units, after_preposition = [*units, ""], False
         elif bare in POWERS and (units[-1] if bare.endswith("ed") else not last):
             exponent = POWERS[bare]
         elif known:
             units[-1] = known if units[-1] in ("", "degree") else f"{units[-1]} {known}"
         elif bare in PREPOSITIONS and not last:
-            behind = True
+            after_preposition = True
         elif _is_noun(word.rstrip(".'"), prose):
-            (others if behind or len(units) > 1 else nouns).append(_singular(bare))
+            (others if after_preposition or len(units) > 1 else nouns).append(_singular(bare))
         elif bare not in ASIDE and not (bare == "times" and last):
             return None
     unit = "/".join(units).rstrip("/")

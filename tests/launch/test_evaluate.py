@@ -15,7 +15,7 @@ from rich.console import Console
 from microbudget_rl.actors.attempt import Attempts
 from microbudget_rl.actors.coordinator.coordinator import Coordinator
 from microbudget_rl.actors.evaluation.evaluator import complete_samples
-from microbudget_rl.actors.messages import APART, AdapterRef, Group, ProblemSet, Request, Sample
+from microbudget_rl.actors.messages import HELD_OUT_SETS, AdapterRef, Group, ProblemSet, Request, Sample
 from microbudget_rl.actors.models.files import load_tokenizer
 from microbudget_rl.actors.storage.checkpoints import Checkpoints
 from microbudget_rl.actors.storage.documents import EvaluatedSample, EvaluationDocument
@@ -328,7 +328,7 @@ def test_problems_of_the_training_never_count_as_held_out(
 ) -> None:
     asked = [f"adapter={trained}/checkpoints/latest", "benchmarks=[heldout]", "n=2"]
     ((held_out, _),) = prepared(asked).samples
-    (trained / "problems.digest").write_text(json.dumps({APART: held_out.digest}))
+    (trained / "problems.digest").write_text(json.dumps({HELD_OUT_SETS: held_out.digest}))
     for change in ("data.size=30", "eval.benchmarks=[{source: 'file:gone.jsonl'}]"):
         prepared([*asked, change])
     for change in ("eval.problems=5", "eval.problems=7", "eval.share=0.1"):

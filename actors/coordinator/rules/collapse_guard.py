@@ -84,7 +84,7 @@ class Guard:
         self._length = settings.window + settings.patience
         self.state = state
 
-    def look(self, row: Mapping[str, float]) -> list[Alarm]:
+    def add_row(self, row: Mapping[str, float]) -> list[Alarm]:
         """Return the alarms that an update's row raises; rows come in the order of their updates."""
         # A copy: a checkpoint that is being written may have the state before. Its lists are replaced, not changed.
         copies = {"values": {**self.state.values}, "first": {**self.state.first}}
@@ -135,8 +135,8 @@ class Guard:
             self.state.first.pop(signal.name, None)
         return alarm
 
-    def _compare(self, signal: Signal, before: list[float], usual: float, latest: float) -> Alarm | None:
-        deviation = median(abs(value - usual) for value in before)
+    def _compare(self, signal: Signal, earlier: list[float], usual: float, latest: float) -> Alarm | None:
+        deviation = median(abs(value - usual) for value in earlier)
         spread = max(MAD_TO_SIGMA * deviation, signal.share * abs(usual), signal.least)
         distance = (latest - usual) / spread if spread else 0.0
         low, high = signal.falls and distance < -self._settings.limit, signal.rises and distance > self._settings.limit

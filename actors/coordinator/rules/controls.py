@@ -56,4 +56,4 @@ class Controls:
 
     def alarms(self, row: Mapping[str, float]) -> list[Alarm]:
         """Return the collapse guard's alarms about an update's row of metrics."""
-        return self._guard.look(row)
+        return self._guard.add_row(row)

@@ -77,13 +77,13 @@ class LearnerLifecycle:
 class FruitlessStreak:
     """Counts consecutive groups from which nothing can be learned.
 
-    over: why the training is over after a streak of FRUITLESS_BATCHES, if it has led somewhere; empty before.
+    end_reason: why the training is over after a streak of FRUITLESS_BATCHES, if it has led somewhere; empty before.
     """
 
     def __init__(self, config: Config, state: Mapping[str, int] = NOTHING_SEEN) -> None:
         # Unless the reward weighs answers, right ones do not mean that anything is learned.
         self._weighs_answers = config.reward.weighs_answers
-        self.over = ""
+        self.end_reason = ""
         self._limit = FRUITLESS_BATCHES * config.learner.problems_per_update
         self._settled = Counter(state)
         self._waiting: dict[int, str] = {}  # groups that a resumed run makes again
@@ -103,7 +103,7 @@ class FruitlessStreak:
         Raises Halted at the end of a streak, unless all its verified answers were right or, in a run that has learned,
         those of some groups, and no group failed.
         """
-        if self.over or group.learnable:
+        if self.end_reason or group.learnable:
             self._settled.clear()
             self._waiting.clear()
             return
@@ -116,21 +116,21 @@ class FruitlessStreak:
         if length < self._limit:
             return
         if solved == length:
-            self.over = "every sample of the last groups is right: nothing is left to learn"
+            self.end_reason = "every sample of the last groups is right: nothing is left to learn"
             return
         if solved and learned and not kinds["failed"]:
             counts = f"of the last {length} problems {solved} were always solved, and the others never"
-            self.over = f"nothing more can be learned: {counts}"
+            self.end_reason = f"nothing more can be learned: {counts}"
             return
-        found = "all samples of a problem had the same reward"
+        cause = "all samples of a problem had the same reward"
         if group.failed:
-            found = "no answer could be verified"
+            cause = "no answer could be verified"
         elif not group.zero_variance:
-            found = "rewards differed only in responses that were cut off, which algorithm.mask_truncated leaves out"
+            cause = "rewards differed only in responses that were cut off, which algorithm.mask_truncated leaves out"
         if group.complaints:
-            found += f", and the reward function {'; '.join(group.complaints.values())}"
+            cause += f", and the reward function {'; '.join(group.complaints.values())}"
         raise Halted(
-            f"nothing can be learned: in the last {self._limit} groups {found}; one problem is "
+            f"nothing can be learned: in the last {self._limit} groups {cause}; one problem is "
             f"{group.problem.prompt!r}, its reference answer {group.problem.gold!r}, "
             f"a response {group.samples[0].text!r}"
         )

@@ -69,8 +69,8 @@ def place(weights: tuple[float, ...], index: int) -> tuple[int, int]:
 def _begun(weights: tuple[float, ...]) -> tuple[list[int], list[int], list[tuple[int, int]]]:
     """Return the weights as whole numbers, and the counts and places so far, which `place` adds to."""
     exact = [Fraction(repr(weight)) for weight in weights]
-    scale = lcm(*(each.denominator for each in exact))
-    return [int(each * scale) for each in exact], [0] * len(weights), []
+    scale = lcm(*(fraction.denominator for fraction in exact))
+    return [int(fraction * scale) for fraction in exact], [0] * len(weights), []
 
 
 def _next(shares: Sequence[int], counts: Sequence[int], now: int) -> int:
@@ -87,9 +87,9 @@ class Mixture:
     def __init__(self, problems: Sequence[Problem], weights: Mapping[str, float], seed: int) -> None:
         """weights: by the sources' names; the only source has an empty one."""
         self._weights, self._seed = tuple(weights.values()), seed
-        self._own = [[problem for problem in problems if problem.source == name] for name in weights]
+        self._by_source = [[problem for problem in problems if problem.source == name] for name in weights]
 
     def at(self, index: int) -> Problem:
         """Return the problem of a group."""
         source, number = place(self._weights, index)
-        return problem_at(self._own[source], self._seed, number)
+        return problem_at(self._by_source[source], self._seed, number)

@@ -28,23 +28,25 @@ class Selection:
         self.chosen: int | None = None
         self.validated: int | None = None
         self.unrisen = 0
-        self._best = self._before = -math.inf
+        self._best = self._previous = -math.inf
         for row in rows:
-            self.look(row)
+            self.add_row(row)
 
     @classmethod
-    def among(cls, kept: Collection[int], rows: Iterable[Mapping[str, float]]) -> "Selection":
+    def among(cls, versions: Collection[int], rows: Iterable[Mapping[str, float]]) -> "Selection":
         """Return the choice after some rows. If its checkpoint is gone, only the versions with a checkpoint count."""
         rows = list(rows)
-        found = cls(rows)
-        return found if found.chosen in (None, *kept) else cls(row for row in rows if row["update"] in kept)
+        selection = cls(rows)
+        if selection.chosen in (None, *versions):
+            return selection
+        return cls(row for row in rows if row["update"] in versions)
 
-    def look(self, row: Mapping[str, float]) -> bool:
+    def add_row(self, row: Mapping[str, float]) -> bool:
         """Add an update's row. Return whether its version is chosen now."""
         if (validation := score_of(row)) is None:
             return False
-        score = validation if self.chosen is None else (validation + self._before) / 2
-        self._before, self.validated = validation, int(row["update"])
+        score = validation if self.chosen is None else (validation + self._previous) / 2
+        self._previous, self.validated = validation, int(row["update"])
         self.unrisen = 0 if score > self._best else self.unrisen + 1
         if score < self._best:
             return False

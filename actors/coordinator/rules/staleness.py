@@ -75,12 +75,12 @@ class StalenessManager:
         """Return the groups of the next update, by version and index; None while the update has to wait."""
         if self.waiting < self._per_update:
             return None
-        taken, running, behind = Counter[int](), Counter(self._running.values()), 0
+        taken, running, left_behind = Counter[int](), Counter(self._running.values()), 0
         for version in sorted(self._waiting.keys() | running.keys()):
             waiting = len(self._waiting.get(version, ()))
             taken[version] = min(waiting, self._per_update - taken.total())
-            behind += waiting - taken[version] + running[version]
-            if behind > max((version + self._max_staleness - self.version) * self._per_update, 0):
+            left_behind += waiting - taken[version] + running[version]
+            if left_behind > max((version + self._max_staleness - self.version) * self._per_update, 0):
                 return None
         batch: list[Group] = []
         for version, count in taken.items():

@@ -47,14 +47,14 @@ def extract(response: str, after_thinking: bool = False) -> str | None:
     if (last := boxed(response)) is None:
         return None
     values, start = [last], response.rfind(BOX)
-    while (before := response.rfind(BOX, max(0, start - MAX_ANSWER), start)) >= 0 and len(values) <= MOST_BOXES:
-        content, end = _content(response, before)
+    while (earlier := response.rfind(BOX, max(0, start - MAX_ANSWER), start)) >= 0 and len(values) <= MOST_BOXES:
+        content, end = _content(response, earlier)
         match = BETWEEN.fullmatch(response, end, start) if 0 < start - end <= MAX_BETWEEN else None
         if content is None or match is None:
             break
         values[-1] = f"{match[1]}={values[-1]}" if match[1] else values[-1]
         values.append(content)
-        start = before
+        start = earlier
     if len(values) == 1 or len(values) > MOST_BOXES:
         return last
     if name := NAME_BEFORE.search(response[max(0, start - MAX_BETWEEN) : start]):

@@ -193,7 +193,8 @@ def plain(answer: str) -> str:
         answer = match["inside"]
     answer = answer.replace(r"\$", "\\" + DOLLAR)
     for pattern, replacement in LAYOUT:
-        answer = pattern.sub(replacement, answer)
+        if pattern.search(answer):  # a replacement in vain takes four times as long
+            answer = pattern.sub(replacement, answer)
     answer = answer.replace("\\" + DOLLAR, r"\$").strip()
     answer = HALF_OPEN.sub(lambda ends: "[("[ends[1] == "]"] + f"{ends[2]}, {ends[3]}" + "])"[ends[4] == "["], answer)
     answer = answer if answer.endswith("m.") else answer.rstrip(".,; ")  # a.m., p.m.
@@ -224,15 +225,15 @@ def _without_free_groups(text: str) -> str:
             if not groups:
                 return text
             over = overs.pop(len(groups), None)
-            start, before = groups.pop()
+            start, token_before = groups.pop()
             if over is not None:
                 place, command = over
                 written[start + 1 :] = [command, "{", *written[start + 1 : place], "}{", *written[place + 1 :], "}"]
-            if _takes_none(before):
+            if _takes_none(token_before):
                 token = START
                 if start >= 0:
-                    written[start] = " " if before.startswith("\\") else ""
-            previous = FIRST_ARGUMENT if before in TWO_ARGUMENTS else START
+                    written[start] = " " if token_before.startswith("\\") else ""
+            previous = FIRST_ARGUMENT if token_before in TWO_ARGUMENTS else START
         elif token != " ":
             previous = token
         written.append(token)

@@ -2,7 +2,7 @@ import pytest
 
 from microbudget_rl.actors.coordinator.budget import Budget
 from microbudget_rl.actors.coordinator.ledger import Ledger
-from microbudget_rl.actors.coordinator.metrics import Standing, describe_batch
+from microbudget_rl.actors.coordinator.metrics import RunState, describe_batch
 from microbudget_rl.actors.messages import Batch, Group, Problem, Reward, Sample, Status, Verdict
 from microbudget_rl.actors.storage.documents import PolicyScores
 from microbudget_rl.conf.load import load
@@ -31,8 +31,8 @@ def test_each_source_of_a_mixture_has_its_own_figures() -> None:
 )
 def test_heldout_pass_at_1_is_only_shown_where_answers_are_weighed(accuracy: int, shown: set[str]) -> None:
     clock, config = HandClock(), load(["conf=quickstart", f"reward.accuracy={accuracy}", "reward.format=1"])
-    standing = Standing(Budget(60.0, 0.0, clock), Ledger(clock), config)
+    run_state = RunState(Budget(60.0, 0.0, clock), Ledger(clock), config)
     row = {"pass@1": 0.0, "n": 2, "problems": 4, "ci95": (0.0, 0.1), "mean_length": 8.0, "truncated": 0.0}
     scores = PolicyScores.model_validate(row)
-    standing.measured("Base model", {"": scores, "aime": scores})
-    assert standing.progress(0).scores.keys() == shown
+    run_state.measured("Base model", {"": scores, "aime": scores})
+    assert run_state.progress(0).scores.keys() == shown

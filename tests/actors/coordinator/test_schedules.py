@@ -22,7 +22,7 @@ from microbudget_rl.actors.coordinator.context import result_of
 from microbudget_rl.actors.coordinator.coordinator import Coordinator
 from microbudget_rl.actors.coordinator.rules.learning import TRANSITIONS, LearnerLifecycle, LearnerState
 from microbudget_rl.actors.coordinator.rules.selection import SCORE
-from microbudget_rl.actors.coordinator.warm_start import lesson
+from microbudget_rl.actors.coordinator.warm_start import step_order
 from microbudget_rl.actors.errors import ActorDied, Halted, Interrupted, root_cause
 from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Request, Reward, Status
 from microbudget_rl.actors.models.sizes import adapter_slots
@@ -297,7 +297,7 @@ class Trial:
     def check_lessons(self, folder: RunFolder) -> None:
         """Check that the weights have learned what the run folder has, in the order that its seed gives."""
         names = [row.problem for row in folder.samples("warm-start") if row.token_ids]
-        made = [lesson(len(names), 2, self.config.run.seed, step) for step in range(len(self.learner.lessons))]
+        made = [step_order(len(names), 2, self.config.run.seed, step) for step in range(len(self.learner.lessons))]
         assert self.learner.lessons == [[names[place] for place in places] for places in made]
         if self.learner.version:
             assert self.learner.warmed == bool(self.schedule.warm)
@@ -326,7 +326,7 @@ class Trial:
         """
         await asyncio.sleep(LONG_S)
         policy, result = coordinator._publisher.policy, result_of(coordinator._folder)
-        others = pool._adapters.held - ({policy.name} if policy else set())
+        others = pool._adapters.loaded_names - ({policy.name} if policy else set())
         loaded = result and f"policy-v{result.update}-"
         assert not pool.answers or all(loaded and name.startswith(loaded) for name in others)
 

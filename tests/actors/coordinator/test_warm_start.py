@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from microbudget_rl.actors.coordinator.context import result_of
-from microbudget_rl.actors.coordinator.warm_start import lesson
+from microbudget_rl.actors.coordinator.warm_start import step_order
 from microbudget_rl.actors.errors import Halted
 from microbudget_rl.actors.messages import Group, Reward, Sample
 from microbudget_rl.actors.storage.checkpoints import read_state
@@ -186,7 +186,7 @@ def test_only_right_whole_and_different_responses_are_learned_the_best_and_short
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 99))
 def test_a_pass_has_each_response_once_in_an_order_of_its_own(count: int, per_update: int, seed: int) -> None:
     parts = -(-count // per_update)
-    first, second = ([lesson(count, per_update, seed, at + step) for step in range(parts)] for at in (0, parts))
+    first, second = ([step_order(count, per_update, seed, at + step) for step in range(parts)] for at in (0, parts))
     for batches in (first, second):
         assert Counter(place for batch in batches for place in batch) == Counter(range(count))
         sizes = [len(batch) for batch in batches]

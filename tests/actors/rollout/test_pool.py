@@ -35,7 +35,7 @@ class Pool(EnginePool):
 
     @property
     def held(self) -> list[frozenset[str]]:
-        return [engine.slots.held for engine in self.engines]
+        return [engine.slots.loaded_names for engine in self.engines]
 
     def ask(self, index: int, adapter: AdapterRef | None = V0) -> "asyncio.Task[Group]":
         return asyncio.create_task(self.generate(Request(index, make_problem(index), adapter, SAMPLING)))
@@ -145,7 +145,7 @@ async def test_start_work_precedes_all_versions() -> None:
 
     async def begin(name: str, engine: Engine) -> None:
         assert isinstance(engine, FrailEngine)
-        begun.append((engines.index(engine), engine.lives, bool(engine.slots.held)))
+        begun.append((engines.index(engine), engine.lives, bool(engine.slots.loaded_names)))
         await try_synthetic(name, engine)
 
     await pool.at_start(begin)
@@ -224,10 +224,10 @@ async def test_slot_is_free_although_nobody_waits_for_the_drop_any_more(waiting:
     await asyncio.sleep(0.001)
     task.cancel()
     await asyncio.wait({task})
-    assert (task.cancelled(), slots.held) == (True, {V0.name})
+    assert (task.cancelled(), slots.loaded_names) == (True, {V0.name})
     async with asyncio.timeout(60.0):
         await slots.occupy(V1)
-    assert (slots.held, slots.dropped) == ({V1.name}, [V0.name])
+    assert (slots.loaded_names, slots.dropped) == ({V1.name}, [V0.name])
 
 
 @virtually
@@ -245,7 +245,7 @@ async def test_drop_that_fails_frees_the_slot_and_its_error_is_raised_once() -> 
     with pytest.raises(RuntimeError):
         await slots.occupy(V2)
     await slots.occupy(V2)
-    assert slots.held == {V2.name}
+    assert slots.loaded_names == {V2.name}
 
 
 @virtually

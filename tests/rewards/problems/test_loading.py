@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from microbudget_rl.actors.messages import APART, FilteredRow, Status
+from microbudget_rl.actors.messages import HELD_OUT_SETS, FilteredRow, Status
 from microbudget_rl.conf.catalogue import Benchmark
 from microbudget_rl.conf.schema import ExampleConfig
 from microbudget_rl.conf.schema.evaluation import BenchmarkConfig
@@ -164,7 +164,7 @@ def test_training_problems_that_overlap_a_benchmark_are_not_trained_on(
     assert after.filtered_counts[reason] == before.filtered_counts.get(reason, 0) + trains
     assert after.filtered_counts[f"trains: {CHOSE}"] == len(chose)
     shared = [part for part, digest in after.digests.items() if before.digests.get(part) == digest]
-    assert (shared[0], len(shared), [*after.digests][1]) == (APART, 1 if overlap == "drop" else 2, "trains")
+    assert (shared[0], len(shared), [*after.digests][1]) == (HELD_OUT_SETS, 1 if overlap == "drop" else 2, "trains")
 
 
 @pytest.mark.parametrize("source", ["file:missing.jsonl", "reasoning_gym:no"])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from microbudget_rl.actors.messages import APART
+from microbudget_rl.actors.messages import HELD_OUT_SETS
 from microbudget_rl.conf.catalogue import SOURCES
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import CustomRewardConfig
@@ -99,7 +99,7 @@ def test_digests_tell_answers_and_columns_apart_but_not_processes(loader: Loader
     changes = ({"level": 1}, {"level": 1, "answer": "0"}, {"level": 2})
     begun, corrected, graded = (loader.load(custom, [row | change for row in SUMS]).digests for change in changes)
     assert not begun.items() & corrected.items()
-    assert {part for part, _ in begun.items() & graded.items()} == {APART}
+    assert {part for part, _ in begun.items() & graded.items()} == {HELD_OUT_SETS}
     assert (lasting({"b", "a", "c"}), lasting(object())) == (["a", "b", "c"], "<object object>")
 
 

@@ -26,7 +26,7 @@ def rows(count: int, seed: int = 0, noise: float = 0.1, **changed: float) -> lis
 
 
 def alarms(guard: Guard, sequence: list[dict[str, float]]) -> list[str]:
-    return [alarm.signal for row in sequence for alarm in guard.look(row)]
+    return [alarm.signal for row in sequence for alarm in guard.add_row(row)]
 
 
 @settings(max_examples=40)
@@ -85,7 +85,7 @@ def test_slow_loss_of_nearly_all_entropy_is_noticed() -> None:
 def test_few_effective_samples_are_a_warning_once_a_window() -> None:
     few = [{"mismatch/ess": value} for value in (0.9, 0.4, 0.45, *[0.3] * 30)]
     guard = Guard(GuardConfig())
-    found = {number: alarm for number, row in enumerate(few) for alarm in guard.look(row)}
+    found = {number: alarm for number, row in enumerate(few) for alarm in guard.add_row(row)}
     assert list(found) == [2, 25]
     assert not found[2].collapse
     assert str(found[2]) == "mismatch/ess is below 0.5: 0.45"

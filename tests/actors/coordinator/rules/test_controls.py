@@ -66,9 +66,9 @@ def test_guard_and_fruitless_groups_are_counted_across_a_resume() -> None:
     controls = Controls(CONFIG, ControlsState())
     for index in range(FRUITLESS_BATCHES):
         controls = resumed(controls)
-        assert not controls.fruitless.over
+        assert not controls.fruitless.end_reason
         controls.fruitless.add(make_group(index, scores=(1.0, 1.0)), learned=True, settled=True)
         assert update(controls, FRESH, policy__entropy=1.0, reward__mean=0.5)[1] == []
-    assert controls.fruitless.over
+    assert controls.fruitless.end_reason
     found = [alarm.signal for _ in range(2) for alarm in update(controls, FRESH, policy__entropy=0.01)[1]]
     assert found == ["policy/entropy"]

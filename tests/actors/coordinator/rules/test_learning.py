@@ -36,9 +36,9 @@ def test_a_streak_completes_the_run_if_it_has_led_somewhere_and_else_halts_it(
     streak = FruitlessStreak(config)
     with nullcontext() if over else pytest.raises(Halted, match="nothing can be learned"):
         for index in range(2 * FRUITLESS_BATCHES):
-            assert not streak.over
+            assert not streak.end_reason
             streak.add(weighed(replace(make_group(index), rewards=pairs[index % len(pairs)]), config), learned)
-    assert (bool(streak.over), streak.over.startswith(over)) == (bool(over), True)
+    assert (bool(streak.end_reason), streak.end_reason.startswith(over)) == (bool(over), True)
 
 
 def test_a_group_with_variance_begins_the_count_again() -> None:
@@ -46,7 +46,7 @@ def test_a_group_with_variance_begins_the_count_again() -> None:
     streak = FruitlessStreak(config)
     for index, rewards in enumerate([(RIGHT, RIGHT)] * 3 + [(RIGHT, WRONG)] + [(RIGHT, RIGHT)] * 3):
         streak.add(weighed(replace(make_group(index), rewards=rewards), config), learned=True)
-    assert not streak.over
+    assert not streak.end_reason
 
 
 def test_only_what_a_resumed_run_does_not_make_again_is_kept() -> None:

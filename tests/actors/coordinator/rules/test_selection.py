@@ -30,7 +30,7 @@ def test_choice_is_a_function_of_the_rows_and_the_checkpoints_left(scores: list[
     """Rebuilt from the rows it goes on as it was. If the chosen checkpoint is gone, another that is left is chosen."""
     live = Selection()
     for number, row in enumerate(known := rows(*scores)):
-        live.look(row)
+        live.add_row(row)
         assert vars(live) == vars(Selection(known[: number + 1]))
         assert (live.chosen == row["update"]) == (live.chosen == number + 1)
     found, validated = Selection.among(kept, known), {row["update"] for row in known if SCORE in row}
