@@ -1,6 +1,5 @@
 """The plan of a run: placement, memory and time, computed from configuration and model shape."""
 
-import io
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -15,7 +14,6 @@ from microbudget_rl.actors.models.sizes import answers_alone
 from microbudget_rl.actors.runtime.placement import CUDA_CONTEXT, LEARNER_SPARE, divide, most_actors, place
 from microbudget_rl.conf.catalogue import Benchmark
 from microbudget_rl.conf.checks import check_lengths
-from microbudget_rl.conf.command import PlainConsole
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config, DataConfig, ShapeConfig
 from microbudget_rl.conf.schema.learner import MICROBATCH
@@ -77,12 +75,6 @@ class Plan(Fit):
     calibration: Calibration
     problems: Problems | None = None
     benchmarks: Sequence[Benchmark] = ()
-
-    def __repr__(self) -> str:
-        from microbudget_rl.launch.plan.view import render_plan  # which imports this module
-
-        PlainConsole(file=(text := io.StringIO()), width=100).print(render_plan(self))
-        return text.getvalue()
 
     @cached_property
     def memory(self) -> list[Memory]:
