@@ -204,7 +204,7 @@ def commonest(samples: Samples) -> Iterator[str]:
     rows = [row for of_problem in samples for row in of_problem]
     for row in rows:
         if row.failure:
-            ways[f"the reward function failed: {_short(row.failure.partition(', on problem ')[0])}"].append(row)
+            ways[f"the reward function failed: {_short(row.failure)}"].append(row)
         elif row.status != Status.CORRECT:
             ways[row.status + ", truncated" * (row.finish_reason == "length")].append(row)
     for way, failed in sorted(ways.items(), key=lambda item: -len(item[1]))[:COMMONEST]:
