@@ -153,9 +153,9 @@ def place(
     Each learner process has a GPU, and each engine another one while there are enough; further engines share the GPUs
     of the first learner processes, half and half until `launch.sharing.divide` knows their needs. The first learner
     process is on the run's own node. Without a GPU, one core in eight is for the reward workers; the learner gets half
-    of the others, rounded up, and the engines get the rest. Engine and learner share a core only if the learner needs all: when both
-    shared two, a quickstart update took 8.6 s instead of 5.6 (EPYC, bfloat16). Of several nodes without a GPU the first
-    is the learner's.
+    of the others, rounded up, and the engines get the rest. Engine and learner share a core only if the learner needs
+    all: when both shared two, a quickstart update took 8.6 s instead of 5.6 (EPYC, bfloat16). Of several nodes without
+    a GPU the first is the learner's.
     """
     if gpus:
         return _on_gpus(cores, gpus, ranks, engines or max(1, gpus - ranks), nodes)
