@@ -151,7 +151,7 @@ def start_server() -> None:
             forkserver.ensure_running()
 
 
-class Worker:
+class KillableWorker:
     """A worker process that is replaced when a call crashes it. One thread at a time may use it.
 
     The fork server imports math-verify once, so that a worker starts in some milliseconds.

@@ -17,7 +17,7 @@ from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import CustomRewardConfig, RewardConfig
 from microbudget_rl.rewards import user_function
 from microbudget_rl.rewards.generators import EXACT, NUMBER, same_text, score_entry
-from microbudget_rl.rewards.killable_worker import Crashed, Failed, Hung, Limits, NoResult, Worker
+from microbudget_rl.rewards.killable_worker import Crashed, Failed, Hung, KillableWorker, Limits, NoResult
 from microbudget_rl.rewards.verify import decide, verdict
 from microbudget_rl.rewards.verify.comparison import compare, readable
 from microbudget_rl.rewards.verify.text.extraction import BOX, boxed, extract
@@ -58,7 +58,7 @@ class VerifierPool:
         config = reward.config
         self._reward = reward
         self._ahead = VERDICTS_AHEAD * workers
-        self._verifiers = WorkerSet(Worker, [limits_of(config)] * workers)
+        self._verifiers = WorkerSet(KillableWorker, [limits_of(config)] * workers)
         self._theirs: dict[str, WorkerSet] = {}  # by function: those of users never share a process with the verifier
         try:
             for network in (False, True):
@@ -219,13 +219,13 @@ class VerifierPool:
 
 
 class WorkerSet:
-    """Workers of the same functions, and a thread for each. batched: see `Worker`."""
+    """Workers of the same functions, and a thread for each. batched: see `KillableWorker`."""
 
-    def __init__(self, start: Callable[[Limits], Worker], limits: Sequence[Limits]) -> None:
+    def __init__(self, start: Callable[[Limits], KillableWorker], limits: Sequence[Limits]) -> None:
         self.threads = ThreadPoolExecutor(len(limits), thread_name_prefix="verdict")
         self.workers = list(self.threads.map(start, limits))
         self.batched = self.workers[0].batched
-        self.free: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+        self.free: queue.SimpleQueue[KillableWorker] = queue.SimpleQueue()
         for worker in self.workers:
             self.free.put(worker)
 
@@ -234,7 +234,7 @@ class WorkerSet:
         return await asyncio.wrap_future(self.threads.submit(work, *arguments))
 
     def run(self, function: Callable[..., Any], *arguments: Any, **needs: str) -> Any:
-        """Call a function in a free worker. needs: see `Worker.run`."""
+        """Call a function in a free worker. needs: see `KillableWorker.run`."""
         worker = self.free.get()
         try:
             return worker.run(function, *arguments, **needs)
@@ -284,10 +284,10 @@ def limits_of(config: RewardConfig, *parts: CustomRewardConfig, share: tuple[int
     return Limits(config.deadline_s, config.memory_mib * MIB, config.sandbox or not parts, functions, remote)
 
 
-def worker_for_functions(limits: Limits) -> Worker:
+def worker_for_functions(limits: Limits) -> KillableWorker:
     """Start a worker for the user's functions. Raises BadInput for one that it cannot import or call as a reward."""
     try:
-        return Worker(limits)
+        return KillableWorker(limits)
     except Failed as error:
         raise BadInput(str(error)) from None
     except (EOFError, OSError, Crashed) as error:

@@ -46,7 +46,7 @@ Samples = Sequence[Sequence[SampleRow]]
 
 
 @dataclass(frozen=True)
-class Rule:
+class AnswerRule:
     """A row of conf/verdicts.yaml. when: figure → the value from which, and the one below which, the rule applies."""
 
     verdict: str
@@ -68,10 +68,10 @@ class Rule:
         return text.format_map({"groups": "an unknown number", "n": signal.n, **values})
 
 
-RULES, WORDS = tuple(Rule(**row) for row in table("verdicts")["rules"]), table("verdicts")["figures"]
+RULES, WORDS = tuple(AnswerRule(**row) for row in table("verdicts")["rules"]), table("verdicts")["figures"]
 
 
-def rule_for(figures: Figures) -> Rule:
+def rule_for(figures: Figures) -> AnswerRule:
     """Return the first rule that applies: the doctor's answer."""
     return next(rule for rule in RULES if rule.applies(figures))
 

@@ -21,7 +21,7 @@ from microbudget_rl.conf.catalogue import HELD_OUT, Benchmark
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config, DataConfig
 from microbudget_rl.conf.settings import changed
-from microbudget_rl.rewards.killable_worker import Crashed, Failed, Hung, Limits, Worker
+from microbudget_rl.rewards.killable_worker import Crashed, Failed, Hung, KillableWorker, Limits
 from microbudget_rl.rewards.pool import VerifierPool
 from microbudget_rl.rewards.problems import sources
 from microbudget_rl.rewards.problems.contamination import near_duplicates
@@ -88,7 +88,7 @@ def check_chat(config: Config, tokenizer: Any) -> None:
     stop_token_ids(config.model, tokenizer)
     template = repr((tokenizer.chat_template, data.chat_settings))
     if template not in _ended:
-        with closing(Worker(RENDERING)) as worker:
+        with closing(KillableWorker(RENDERING)) as worker:
             try:
                 worker.run(render_prompt, (), PROBES[0], data, tokenizer)
             except Failed:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from microbudget_rl.actors.messages import Status
 from microbudget_rl.conf.schema import RewardConfig
-from microbudget_rl.rewards.killable_worker import Hung, Worker
+from microbudget_rl.rewards.killable_worker import Hung, KillableWorker
 from microbudget_rl.rewards.pool import VerifierPool
 from microbudget_rl.rewards.weighted_sum import RewardFunction
 from tests.rewards.hostile import HOSTILE
@@ -63,7 +63,7 @@ def test_only_calls_that_lacked_a_core_are_repeated(
         called.append(1)
         raise Hung(busy)
 
-    monkeypatch.setattr(Worker, "run", hang)
+    monkeypatch.setattr(KillableWorker, "run", hang)
     found = [pool.verify(rf"\sqrt{{x}} + {busy:d}", r"\boxed{x}").status for _ in range(3)]
     assert (found, len(called)) == ([Status.TIMEOUT] * 3, calls)
 

@@ -15,7 +15,7 @@ import pytest
 from microbudget_rl.actors.messages import Problem, Status
 from microbudget_rl.conf.schema import CustomRewardConfig, RewardConfig
 from microbudget_rl.rewards import isolation, user_function
-from microbudget_rl.rewards.killable_worker import Limits, Worker
+from microbudget_rl.rewards.killable_worker import KillableWorker, Limits
 from microbudget_rl.rewards.pool import VerifierPool
 from microbudget_rl.rewards.weighted_sum import RewardFunction
 from tests.rewards.corpus import sample
@@ -214,7 +214,7 @@ def test_the_projects_code_can_be_read_and_nothing_beside_it(
 
 @pytest.mark.long
 def test_a_worker_has_what_the_fork_server_imports_for_it() -> None:
-    with contextlib.closing(Worker(Limits(2.0, 2**30))) as worker:
+    with contextlib.closing(KillableWorker(Limits(2.0, 2**30))) as worker:
         assert worker.run(eval, "'microbudget_rl.rewards.preload' in __import__('sys').modules")
 
 
@@ -225,7 +225,7 @@ def test_a_function_without_walls_may_do_anything(tmp_path: Path, monkeypatch: p
         "    return float(subprocess.check_output(['echo', os.environ['MY_TOKEN']]))\n"
     )
     monkeypatch.setenv("MY_TOKEN", "0.5")
-    worker = Worker(Limits(2.0, 2**30, enclosed=False, functions=("runner:run",)))
+    worker = KillableWorker(Limits(2.0, 2**30, enclosed=False, functions=("runner:run",)))
     with contextlib.closing(worker):
         assert worker.run(user_function.call, "runner:run", "", [""], "") == [0.5]
         assert worker.absent == []

@@ -88,7 +88,7 @@ RIGHT, WRONG = row(), row("wrong")
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_sentence_has_all_its_figures(rule: signal.Rule) -> None:
+def test_a_sentence_has_all_its_figures(rule: signal.AnswerRule) -> None:
     said = rule.sentence(replace(signal_from([[RIGHT] * 4]), figures=means()))
     assert not {"{", "}"} & {*said.replace("\\boxed{}", "")}
     assert ("{groups}" in rule.reason) == ("about 1,000" in said)
