@@ -192,8 +192,23 @@ class Verdict:
     milliseconds: float
 
 
-KIND_OF_COMPLAINT = re.compile(r"^'.+?' \w+ [A-Za-z]*|\(\S+, line \d+\)")
-"""Matches what complaints of one kind share: the function, the kind of error or result, and the line."""
+KIND_OF_ERROR = re.compile(r"^\w+ [A-Za-z]*|\(\S+, line \d+\)")
+"""Matches what errors of one kind share: the kind of error or result, and the line."""
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """A user's function that gave no reward. error: what it did instead, as a sentence after its name."""
+
+    function: str
+    error: str
+
+    @property
+    def kind(self) -> str:
+        return " ".join([self.function, *KIND_OF_ERROR.findall(self.error)])
+
+    def __str__(self) -> str:
+        return f"'{self.function}' {self.error}"
 
 
 @dataclass(frozen=True)
@@ -204,7 +219,7 @@ class Reward:
     parts: unweighted, by name; `overlong` is subtracted.
     counted: whether a timeout or a crash counts as wrong.
     failure: how a user's part of the reward failed; the verdict may be right all the same.
-    complaints: for each such part the name of its function, the error and the problem.
+    complaints: one for each such part.
     partial: whether it lacks what only training has: a rank among all responses to a problem.
     """
 
@@ -213,7 +228,7 @@ class Reward:
     verdict: Verdict
     counted: bool = False
     failure: Status | None = None
-    complaints: tuple[str, ...] = ()
+    complaints: tuple[Complaint, ...] = ()
     partial: bool = False
 
     @property
@@ -261,11 +276,11 @@ class Group:
         return all(reward.masked for reward in self.rewards)
 
     @property
-    def complaints(self) -> dict[str, str]:
-        """The first complaint of each kind about users' functions, see `KIND_OF_COMPLAINT`."""
-        first_of_kind = dict[str, str]()
+    def complaints(self) -> dict[str, Complaint]:
+        """The first complaint of each kind about users' functions."""
+        first_of_kind = dict[str, Complaint]()
         for complaint in chain.from_iterable(reward.complaints for reward in self.rewards):
-            first_of_kind.setdefault(" ".join(KIND_OF_COMPLAINT.findall(complaint)), complaint)
+            first_of_kind.setdefault(complaint.kind, complaint)
         return first_of_kind
 
     @cached_property

@@ -5,6 +5,7 @@ tries reward functions in such a process. An interrupt, or the end of this proce
 checkpoint. The interrupt is then raised as KeyboardInterrupt, and `open` has the run.
 """
 
+import io
 import json
 import os
 import shlex
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import fields
 from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,13 +24,14 @@ from microbudget_rl.actors.storage.documents import EvaluationDocument
 from microbudget_rl.actors.storage.files import replace_text
 from microbudget_rl.actors.storage.run_record import RunRecord
 from microbudget_rl.conf.catalogue import SOURCES
-from microbudget_rl.conf.command import BAD_INPUT, INTERRUPTED
+from microbudget_rl.conf.command import BAD_INPUT, INTERRUPTED, PlainConsole
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.installation import check_working_folder
 from microbudget_rl.conf.load import command_line, load, written
 from microbudget_rl.conf.schema import CommandLine
 from microbudget_rl.launch.plan.measurements import Signal, known, recipe_of
 from microbudget_rl.launch.plan.plan import Plan
+from microbudget_rl.launch.plan.view import render_plan
 from microbudget_rl.launch.reporting import conclusion, history, run_conclusion, tables
 from microbudget_rl.launch.run import plan_here
 from microbudget_rl.launch.samples import chosen
@@ -119,6 +122,14 @@ class Run:
 open = Run  # noqa: A001
 
 
+class ShownPlan(Plan):
+    """A plan that Python shows as the command does."""
+
+    def __repr__(self) -> str:
+        PlainConsole(file=(text := io.StringIO()), width=100).print(render_plan(self))
+        return text.getvalue()
+
+
 def plan(name: str, device: str | None = None, price_per_hour: float | None = None, **asked: Unpack[Asked]) -> Plan:
     """Plan a run of a recipe, in this process. device: a GPU such as "4090", its memory such as "12GB", or cpu. The
     plan has fits, updates, hours, and cost in the currency of the price, and is shown as the command shows it.
@@ -127,7 +138,7 @@ def plan(name: str, device: str | None = None, price_per_hour: float | None = No
     made = plan_here(load(words))
     if made.config.reward.custom:
         _command("run.py", [*words, "plan=true"], shown=False)
-    return made
+    return ShownPlan(**{field.name: getattr(made, field.name) for field in fields(made)})
 
 
 def preview(name: str, **asked: Unpack[Asked]) -> None:

@@ -38,9 +38,9 @@ from microbudget_rl.conf.command import PlainConsole, command, near
 from microbudget_rl.conf.errors import BadInput, TryLater, in_brief
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.conf.signals import on_leave, scratch_folder
-from microbudget_rl.launch.after.trained import Trained, find_trained, talking
 from microbudget_rl.launch.reporting.tables import problem_in
 from microbudget_rl.launch.samples import side_by_side
+from microbudget_rl.launch.trained.policy import Trained, find_trained, talking
 
 
 @command("chat.py", __doc__)

@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> int:
     else:
         with off_screen(), ProcessPoolExecutor(1, get_context("spawn")) as apart:
             answers = apart.submit(from_engine, config, adapter, prompts).result()
-    from microbudget_rl.launch.after.served import compare, reference
+    from microbudget_rl.launch.trained.served import compare, reference
 
     rows = compare(reference(model_path, adapter.folder), *answers)
     right = False if any(row.right is False for row in rows) else rows[1].right  # the adapter is applied

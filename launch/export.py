@@ -25,7 +25,7 @@ from microbudget_rl.conf.arguments import run_and_options
 from microbudget_rl.conf.command import PlainConsole, command, near
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.signals import scratch_folder
-from microbudget_rl.launch.after.trained import Trained, find_trained, prepare_torch
+from microbudget_rl.launch.trained.policy import Trained, find_trained, prepare_torch
 
 OPTIONS = {"to": (), "checkpoint": (), "type": ("float32",)}
 
@@ -47,7 +47,7 @@ def export(trained: Trained, whole: bool, target: Path, console: Console) -> int
     if ours := next(filter(read_mark, target.resolve().parents), None):
         raise BadInput(f"to={target}: {ours} is only for the files of a run or a sweep; give to=ANOTHER")
     console.print(f"Exporting {near(trained.checkpoint)} …")
-    from microbudget_rl.launch.after.merged import write_verified
+    from microbudget_rl.launch.trained.merged import write_verified
 
     target.parent.mkdir(parents=True, exist_ok=True)
     with scratch_folder(f".{target.name}-", target.parent) as scratch:

@@ -44,8 +44,8 @@ from microbudget_rl.conf.errors import BadInput, in_brief
 from microbudget_rl.conf.load import RECORD, public_settings, unmoved, with_texts
 from microbudget_rl.conf.schema import among, marked
 from microbudget_rl.conf.signals import scratch_folder
-from microbudget_rl.launch.after.trained import Trained, find_trained, prepare_torch
 from microbudget_rl.launch.reporting.history import Run, read_run
+from microbudget_rl.launch.trained.policy import Trained, find_trained, prepare_torch
 
 OPTIONS: dict[str, tuple[str, ...]] = {"to": (), "checkpoint": (), "format": ("adapter", "merged")}
 OPTIONS |= dict.fromkeys(("private", "overwrite", "dry_run"), ("true", "false"))
@@ -80,8 +80,8 @@ def push(folder: Path, given: dict[str, str], console: Console) -> int:
 
     An adapter is a copy from a checkpoint with checksums; a merged model is new, and therefore verified.
     """
-    from microbudget_rl.launch.after.merged import write_verified
     from microbudget_rl.launch.reporting.page import run_report
+    from microbudget_rl.launch.trained.merged import write_verified
 
     name, form, dry = given["to"], given.get("format", "adapter"), given.get("dry_run") == "true"
     trained = find_trained(folder, given.get("checkpoint", ""))
@@ -136,7 +136,7 @@ def model_card(trained: Trained, run: Run, report: str, form: str, repository: s
     )
     return ModelCard.from_template(
         metadata,
-        template_path=str(Path(__file__).parent / "after" / "templates" / "card.md"),
+        template_path=str(Path(__file__).parent / "trained" / "templates" / "card.md"),
         repository=repository,
         base=base if on_hub else "FOLDER_OF_THE_BASE_MODEL",
         revision=name_on_hub(trained.config.model)[1],

@@ -35,9 +35,9 @@ from microbudget_rl.conf.arguments import run_and_options, whole
 from microbudget_rl.conf.command import command, near
 from microbudget_rl.conf.errors import BadInput, printable
 from microbudget_rl.conf.signals import scratch_folder
-from microbudget_rl.launch.after.server_guard import KEY, ServerGuard, loopback
-from microbudget_rl.launch.after.trained import Trained, find_trained, talking
 from microbudget_rl.launch.hardware.machine import free_port
+from microbudget_rl.launch.trained.policy import Trained, find_trained, talking
+from microbudget_rl.launch.trained.server_guard import KEY, ServerGuard, loopback
 
 OPTIONS = {"host": (), "port": (), "checkpoint": ()}
 

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from itertools import chain, islice, product
 from typing import Any, Self, TypeVar
 
-from microbudget_rl.actors.messages import Group, Problem, Reward, Sample, Status, Verdict
+from microbudget_rl.actors.messages import Complaint, Group, Problem, Reward, Sample, Status, Verdict
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import CustomRewardConfig, RewardConfig
 from microbudget_rl.rewards import user_function
@@ -119,11 +119,11 @@ class VerifierPool:
         )
         partial, rewards = self._ranks and len(texts) == 1, list[Reward]()
         for sample, judged, *values in zip(samples, verdicts, *scores, strict=True):
-            parts, failure, complaints = dict[str, float](), None, list[str]()
+            parts, failure, complaints = dict[str, float](), None, list[Complaint]()
             for part, value in zip(custom, values, strict=True):
                 if isinstance(value, NoResult):
                     failure = value.status
-                    complaints.append(f"'{part.function}' {value}, on problem {problem.id}")
+                    complaints.append(Complaint(part.function, str(value)))
                 else:
                     parts[part.name] = value
             reward = self._reward(sample, judged, parts, failure, tuple(complaints))

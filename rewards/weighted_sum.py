@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import cos, pi
 
-from microbudget_rl.actors.messages import Reward, Sample, Status, Verdict
+from microbudget_rl.actors.messages import Complaint, Reward, Sample, Status, Verdict
 from microbudget_rl.conf.schema import Config, RewardConfig
 from microbudget_rl.rewards.verify.text.spelling import plain
 
@@ -58,7 +58,7 @@ class RewardFunction:
         verdict: Verdict,
         custom: Mapping[str, float] | None = None,
         failure: Status | None = None,
-        complaints: tuple[str, ...] = (),
+        complaints: tuple[Complaint, ...] = (),
     ) -> Reward:
         """Reward one sample. Its `parts` are unweighted: accuracy and format always, the others if they have a weight.
 

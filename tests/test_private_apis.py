@@ -17,6 +17,9 @@ from microbudget_rl.actors.runtime.process import VLLM_BUILDS, software_versions
 from tests.conftest import ROOT
 
 TABLE: dict[str, list[dict[str, Any]]] = yaml.safe_load((ROOT / "tests/private_apis.yaml").read_text())
+PUBLIC = {"_asdict", "_exit", "_replace"}
+"""Names with an underscore that Python documents."""
+
 ROWS = [row for rows in TABLE.values() for row in rows]
 
 
@@ -24,6 +27,27 @@ def test_every_name_in_the_list_is_in_its_files() -> None:
     for row in ROWS:
         for file in row["files"]:
             assert re.search(rf"\b{row['name'].rpartition('.')[2]}\b", (ROOT / file).read_text()), (row["name"], file)
+
+
+def test_every_private_name_of_a_library_is_in_the_list() -> None:
+    for room in ("actors", "conf", "launch", "learner", "rewards"):
+        for path in (ROOT / room).rglob("*.py"):
+            file = str(path.relative_to(ROOT))
+            listed = {part for row in ROWS if file in row["files"] for part in row["name"].split(".")}
+            assert foreign_private_names(path.read_text()) <= listed, file
+
+
+def foreign_private_names(source: str) -> set[str]:
+    """Return the names with an underscore that a file imports, or reads from what is not its own."""
+    nodes, found = [*ast.walk(ast.parse(source))], set[str]()
+    own = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module != "_thread":
+            found |= {*str(node.module).split("."), *(alias.name for alias in node.names)}
+        elif isinstance(node, ast.Attribute):
+            of_class = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            (own if of_class else found).add(node.attr)
+    return {name for name in found if name.startswith("_") and not name.startswith("__")} - own - PUBLIC
 
 
 @pytest.mark.parametrize("library", [key for key, rows in TABLE.items() if not any(row.get("cuda") for row in rows)])

@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections import deque
 from statistics import median
+from typing import NamedTuple
 
 from microbudget_rl.actors.protocols import Clock
 
@@ -51,6 +52,15 @@ def cost_of(price_per_hour: float | None, seconds: float) -> float | None:
     return None if price_per_hour is None else price_per_hour * seconds / 3600
 
 
+class EvaluationStep(NamedTuple):
+    """A step that evaluates a policy. benchmark: its name; empty for the held-out problems."""
+
+    benchmark: str = ""
+
+
+Step = str | EvaluationStep
+
+
 class Budget:
     """Wall-clock seconds of a run over all its resumes, and the reserve for its end, estimated from durations."""
 
@@ -60,7 +70,7 @@ class Budget:
         """
         self.total, self._policies, self._clock = total, policies, clock
         self._started = clock.now() - spent_before
-        self._durations: dict[str, deque[float]] = {}
+        self._durations: dict[Step, deque[float]] = {}
 
     @property
     def spent(self) -> float:
@@ -78,8 +88,9 @@ class Budget:
     @property
     def evaluation_reserve(self) -> float:
         """Seconds held back for the final evaluations, during which the adapter is inspected. A benchmark has one."""
-        benchmarks_s = sum(max(self._newest(step)) for step in self._durations if step.startswith("evaluate-"))
-        evaluate_s, inspect_s = max(self._newest("evaluate")), self.expected("inspect")
+        benchmarks = (step for step in self._durations if isinstance(step, EvaluationStep) and step.benchmark)
+        benchmarks_s = sum(max(self._newest(step)) for step in benchmarks)
+        evaluate_s, inspect_s = max(self._newest(EvaluationStep())), self.expected("inspect")
         return evaluations_reserve(self.total, self._policies, evaluate_s, benchmarks_s, inspect_s)
 
     @property
@@ -87,24 +98,24 @@ class Budget:
         """Seconds that the final evaluations are expected to take."""
         return self.evaluation_reserve * self._policies / (EVALUATION_SAFETY + self._policies - 1)
 
-    def expect(self, step: str, seconds: float) -> None:
+    def expect(self, step: Step, seconds: float) -> None:
         """Learn from a measured duration of `step`."""
         self._durations.setdefault(step, deque(maxlen=STEADY)).append(seconds)
 
-    def expected(self, step: str) -> float:
+    def expected(self, step: Step) -> float:
         """Return the seconds that the next `step` may take; 0 before the first has been measured."""
         return SAFETY * max(self._newest(step))
 
-    def allows(self, step: str) -> bool:
+    def allows(self, step: Step) -> bool:
         """Whether another `step` fits before the reserve."""
         return self.left - self.reserve > self.expected(step)
 
-    def may_hold(self, *steps: str) -> bool:
+    def may_hold(self, *steps: Step) -> bool:
         """Whether all of these steps fit before the reserve if each takes its shortest time of the last MEMORY."""
         quickest = (min(self._newest(step)) for step in steps if self.knows(step))
         return self.left - self.reserve > sum(quickest)
 
-    def forecast(self, step: str) -> int | None:
+    def forecast(self, step: Step) -> int | None:
         """Return how many more of `step` fit before the reserve, by its median duration; None before the first."""
         if not self.knows(step):
             return None
@@ -119,9 +130,9 @@ class Budget:
         if not training.expired():  # also while it expires
             training.reschedule(asyncio.get_running_loop().time() + self.left - reserve)
 
-    def knows(self, step: str) -> bool:
+    def knows(self, step: Step) -> bool:
         return step in self._durations
 
-    def _newest(self, step: str) -> list[float]:
+    def _newest(self, step: Step) -> list[float]:
         """Return the last durations of `step`; zero before the first has been measured."""
         return [*self._durations.get(step, [0.0])][-MEMORY:]

@@ -36,6 +36,10 @@ TICK_S = 1.0
 CRASHES = 5
 """Crashes of the learner without a checkpoint in between that halt the run. The next would come at the same place."""
 
+SAMPLED_GROUPS = 8
+"""Groups per update whose samples are kept, unless it was skipped; long responses would otherwise fill the disk in a
+day."""
+
 NO_UPDATE_FITS = Outcome("budget_exhausted", "no further update fits")
 
 T = TypeVar("T")
@@ -284,7 +288,7 @@ class Coordinator:
         decided = self._controls.stepped(rate, measured, stats.fault)
         figures = await self._busy("sync", self._adopt(stats.adapter, batch))
         self._folder.drop_adapters(keep=self._publisher.needed)
-        self._folder.write_samples(f"update-{self.updates:06d}", batch.groups)
+        self._folder.write_samples(f"update-{self.updates:06d}", batch.groups[:SAMPLED_GROUPS])
         self._budget.expect("update", self._clock.now() - started - waited)
         return {
             **comparison,

@@ -11,7 +11,7 @@ from microbudget_rl.actors.adapter_check.at_work import without_effect
 from microbudget_rl.actors.adapter_check.prompts import CheckPrompts
 from microbudget_rl.actors.attempt import rollout_sampling
 from microbudget_rl.actors.clock import cut_off
-from microbudget_rl.actors.coordinator.budget import FINISH_MARGIN_S, LAST_MOMENT_S
+from microbudget_rl.actors.coordinator.budget import FINISH_MARGIN_S, LAST_MOMENT_S, EvaluationStep
 from microbudget_rl.actors.coordinator.context import RunContext
 from microbudget_rl.actors.coordinator.metrics import RunState
 from microbudget_rl.actors.coordinator.rules.selection import REWARD, SCORE, Selection
@@ -220,7 +220,7 @@ class Evaluations:
         if adapter:
             await self._evaluate("final", adapter, self._heldout, self._left)
         try:
-            round_s = self._run.budget.expected("evaluate") / self._run.config.eval.n
+            round_s = self._run.budget.expected(EvaluationStep()) / self._run.config.eval.n
             if result_checkpoint and self._left > round_s:
                 await self._evaluate("last", policy, self._heldout, self._left)
             if adapter:
@@ -265,7 +265,7 @@ class Evaluations:
                 if target.name and not scores:
                     self._miss(policy, target, adapter)
             if scores:
-                self._run.budget.expect(named("evaluate", target.name), scores.round_seconds * target.n)
+                self._run.budget.expect(EvaluationStep(target.name), scores.round_seconds * target.n)
                 by_set[target.name] = scores
         return by_set
 
@@ -283,13 +283,13 @@ class Evaluations:
         problems = target.problems[: base.problems] if base else target.problems
         samples = PolicySamples(problems, target.n, adapter)
         full, expected = self._run.max_running * self._run.config.rollout.samples_per_problem, self._run.budget.expected
-        round_s = expected(named("evaluate", target.name)) / target.n
+        round_s = expected(EvaluationStep(target.name)) / target.n
         round_s = round_s or expected("group") * max(len(problems) / full, 1.0)
         at_once = min(full, part_of(len(problems), seconds, round_s))
         await complete_samples(self._attempts, samples, at_once=at_once, seconds=seconds)
         if not (rows := samples.counted(at_once)):
             if not target.name:
-                self._run.budget.expect("evaluate", seconds * target.n)
+                self._run.budget.expect(EvaluationStep(), seconds * target.n)
             return None
         folder.write_rows(f"eval-{name}", [row for of_round in zip(*rows, strict=True) for row in of_round])
         return folder.write_evaluation(name, adapter.version if adapter else 0, samples.scores(rows))

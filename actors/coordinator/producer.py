@@ -165,7 +165,8 @@ class RolloutProducer:
         for kind, complaint in group.complaints.items():
             if kind not in self._complained and len(self._complained) < MOST_KINDS:
                 self._complained.add(kind)
-                self._run.folder.append_event(self.staleness.version, EventKind.REWARD_FAILED, complaint)
+                detail = f"{complaint}, on problem {group.problem.id}"
+                self._run.folder.append_event(self.staleness.version, EventKind.REWARD_FAILED, detail)
 
     def _drop(self, group: Group) -> None:
         """Drop a group that nothing can be learned from, so that another takes its place."""

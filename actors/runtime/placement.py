@@ -1,7 +1,6 @@
 """The share of each actor in the machine, or in the cluster."""
 
 import ctypes
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,10 +12,6 @@ CUDA_CONTEXT = 2**29
 SHARED_GPU = 0.95
 """Fraction of a GPU's free memory that engine and learner take with their contexts; the rest is for what no plan
 counts, and for other processes that grow."""
-
-LEARNER_SPARE = 0.07
-"""GPU memory that a learner gets in addition to its computed need, as a fraction of the need: it covers activations
-that take a tenth more."""
 
 WHOLE_GPU = 0.90
 """Fraction of an unshared GPU's memory that its actor uses: vLLM's default, with room for CUDA's context and graphs."""
@@ -156,47 +151,17 @@ def place(
     many engines as find a GPU of their own, and at least one.
 
     Each learner process has a GPU, and each engine another one while there are enough; further engines share the GPUs
-    of the first learner processes, half and half until `divide` knows their needs. The first learner process is on the
-    run's own node. Without a GPU, one core in eight is for the reward workers; the learner gets half of the others,
-    rounded up, and the engines get the rest. Engine and learner share a core only if the learner needs all: when both
-    shared two, a quickstart update took 8.6 s instead of 5.6 (EPYC, bfloat16). Of several nodes without a GPU the first
-    is the learner's.
+    of the first learner processes, half and half until `launch.sharing.divide` knows their needs. The first learner
+    process is on the run's own node. Without a GPU, one core in eight is for the reward workers; the learner gets half
+    of the others, rounded up, and the engines get the rest. Engine and learner share a core only if the learner needs
+    all: when both shared two, a quickstart update took 8.6 s instead of 5.6 (EPYC, bfloat16). Of several nodes without
+    a GPU the first is the learner's.
     """
     if gpus:
         return _on_gpus(cores, gpus, ranks, engines or max(1, gpus - ranks), nodes)
     if len(nodes) > 1:
         return _on_nodes(nodes, ranks, engines or len(nodes) - 1)
     return _on_cores(cores, ranks, engines or 1)
-
-
-def divide(
-    placement: Placement,
-    engine: float,
-    learner: float,
-    room: float = SHARED_GPU,
-    weights: float = 0.0,
-    alone: float = WHOLE_GPU,
-) -> Placement:
-    """Return the placement with shared GPUs divided by needs, all fractions of its memory, without contexts. room:
-    the fraction to divide. weights: the need of the process that holds the base model, if there is one. alone: the
-    most of a GPU that is not shared.
-
-    This process gets its need, and the learner its need and LEARNER_SPARE, in whole hundredths. The engine, whose KV
-    cache can have any size, gets the rest, and at least its need.
-    """
-    room = math.floor(100 * min(room, SHARED_GPU)) / 100
-    held = min(math.ceil(100 * weights), round(100 * room) - 2) / 100
-    room -= held
-    hundredths = min(math.ceil(100 * (1 + LEARNER_SPARE) * learner), math.floor(100 * (room - engine)))
-    of_learner = max(hundredths, 1) / 100
-
-    def shares(of: tuple[Share, ...], fraction: float) -> tuple[Share, ...]:
-        whole = (replace(share, memory=min(share.memory, alone)) for share in of)
-        return tuple(replace(share, gpus=fraction, memory=fraction) if share.gpus % 1 else share for share in whole)
-
-    rollouts = shares(placement.rollouts, max(round(room - of_learner, 2), 0.01))
-    holder = Share(gpus=held, memory=held) if weights else None
-    return replace(placement, rollouts=rollouts, learners=shares(placement.learners, of_learner), weights=holder)
 
 
 def place_engines(cores: tuple[int, ...], gpus: int, room: float = WHOLE_GPU) -> Placement:

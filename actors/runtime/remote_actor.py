@@ -40,6 +40,7 @@ CALLS_AT_ONCE = 100_000
 heartbeat would wait behind a larger evaluation, and a healthy actor would be killed."""
 
 BAD_INPUT = re.compile(r"BadInput: (.+)$", re.MULTILINE)
+"""Matches a BadInput of an actor's constructor: of its errors, Ray passes on only the text."""
 
 
 class ActorProcess:
@@ -139,7 +140,8 @@ class RemoteActor:
                 raise ActorDied(f"{self.name} died: {cause}") from error
             raise (cause if isinstance(cause, Exception) else error) from error
         except (RayActorError, OutOfMemoryError) as error:
-            if bad := BAD_INPUT.search(str(error)):
+            failed_to_start = isinstance(error, RayActorError) and error.actor_init_failed
+            if failed_to_start and (bad := BAD_INPUT.search(str(error))):
                 raise BadInput(bad[1]) from error
             raise ActorDied(f"{self.name} died: {await process.cause(str(error))}") from error
         except TimeoutError:

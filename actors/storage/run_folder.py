@@ -27,9 +27,6 @@ from microbudget_rl.actors.worker import Worker
 from microbudget_rl.conf.errors import in_brief, without_credentials
 from microbudget_rl.conf.load import RECORD
 
-SAMPLED_GROUPS = 8
-"""Groups per update whose samples are kept; long responses would otherwise fill the disk in a day."""
-
 
 def adapters_of(run: Path) -> Path:
     """Return the folder of a run's published versions. In a Ray session that a run has started for itself, it is the
@@ -194,9 +191,8 @@ class RunFolder(RunRecord):
         self.writer.put(replace_text, self.path / "reference_set.json", json.dumps(responses))
 
     def write_samples(self, name: str, groups: tuple[Group, ...]) -> None:
-        """Write the samples of an update as `write_rows` does, all of them only if it was skipped."""
-        kept = groups if name.startswith("skipped") else groups[:SAMPLED_GROUPS]
-        self.write_rows(name, [sample_row(group, number) for group in kept for number in range(len(group.samples))])
+        """Write the samples of groups as `write_rows` does."""
+        self.write_rows(name, [sample_row(group, number) for group in groups for number in range(len(group.samples))])
 
     def write_rows(self, name: str, rows: Sequence[documents.SampleRow]) -> None:
         """Write samples/<name>.jsonl: prompts, responses and rewards."""
@@ -238,7 +234,7 @@ def sample_row(group: Group, number: int) -> documents.SampleRow:
         finish_reason=sample.finish_reason,
         reward=reward.total,
         status=reward.verdict.status,
-        failure="; ".join(reward.complaints) or reward.failure,
+        failure="; ".join(map(str, reward.complaints)) or reward.failure,
         extracted=reward.verdict.extracted,
     )
     return row.model_copy(update={"partial": True}) if reward.partial else row

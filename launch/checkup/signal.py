@@ -46,7 +46,7 @@ Samples = Sequence[Sequence[SampleRow]]
 
 
 @dataclass(frozen=True)
-class Rule:
+class AnswerRule:
     """A row of conf/verdicts.yaml. when: figure → the value from which, and the one below which, the rule applies."""
 
     verdict: str
@@ -68,10 +68,10 @@ class Rule:
         return text.format_map({"groups": "an unknown number", "n": signal.n, **values})
 
 
-RULES, WORDS = tuple(Rule(**row) for row in table("verdicts")["rules"]), table("verdicts")["figures"]
+RULES, WORDS = tuple(AnswerRule(**row) for row in table("verdicts")["rules"]), table("verdicts")["figures"]
 
 
-def rule_for(figures: Figures) -> Rule:
+def rule_for(figures: Figures) -> AnswerRule:
     """Return the first rule that applies: the doctor's answer."""
     return next(rule for rule in RULES if rule.applies(figures))
 
@@ -204,7 +204,7 @@ def commonest(samples: Samples) -> Iterator[str]:
     rows = [row for of_problem in samples for row in of_problem]
     for row in rows:
         if row.failure:
-            ways[f"the reward function failed: {_short(row.failure.partition(', on problem ')[0])}"].append(row)
+            ways[f"the reward function failed: {_short(row.failure)}"].append(row)
         elif row.status != Status.CORRECT:
             ways[row.status + ", truncated" * (row.finish_reason == "length")].append(row)
     for way, failed in sorted(ways.items(), key=lambda item: -len(item[1]))[:COMMONEST]:

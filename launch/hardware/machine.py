@@ -48,7 +48,7 @@ class Machine:
     cards: the GPUs that were found
     mps: whether processes can compute on one GPU at the same time, through NVIDIA's MPS
     ipc: whether a process can map what another one holds in a GPU's memory
-    tried: whether mps and ipc have been tried (`launch.hardware.sharing`) and are not assumed, as for a plan
+    tried: whether mps and ipc have been tried (`launch.sharing`) and are not assumed, as for a plan
     """
 
     name: str

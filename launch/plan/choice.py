@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from microbudget_rl.actors.formats import duration, money
@@ -13,6 +12,7 @@ from microbudget_rl.conf.load import read_value
 from microbudget_rl.launch.plan.memory import misfit
 from microbudget_rl.launch.plan.plan import Plan
 from microbudget_rl.launch.plan.refusal import advice
+from microbudget_rl.launch.plan.view import plain_table
 
 DEVICE, PRICE = "device", "budget.price_per_hour"
 
@@ -39,9 +39,7 @@ def for_each_gpu(arguments: Sequence[str]) -> list[list[str]]:
 
 def render_choice(plans: Sequence[Plan]) -> RenderableType:
     """Show plans as one table, a GPU per row, and what to do about those that do not fit."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("GPU", "fits", "updates", "run", "price", "per 1,000 updates", "whole bill"):
-        table.add_column(name, justify="left" if name in ("GPU", "fits") else "right", no_wrap=name != "GPU")
+    table = plain_table("GPU", "fits", "updates", "run time", "price", "per 1,000 updates", "whole bill")
     for plan in plans:
         table.add_row(plan.machine.name, *(_cells(plan) if plan.fits else ["no"]))
     misfits = (f"{plan.machine.name}: {misfit(plan)}; {advice(plan)}.\n" for plan in plans if not plan.fits)

@@ -1,6 +1,5 @@
 """The plan of a run: placement, memory and time, computed from configuration and model shape."""
 
-import io
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -12,10 +11,9 @@ from microbudget_rl.actors.coordinator.budget import cost_of
 from microbudget_rl.actors.messages import ProblemSet
 from microbudget_rl.actors.models.files import shape_of
 from microbudget_rl.actors.models.sizes import answers_alone
-from microbudget_rl.actors.runtime.placement import CUDA_CONTEXT, LEARNER_SPARE, divide, most_actors, place
+from microbudget_rl.actors.runtime.placement import CUDA_CONTEXT, most_actors, place
 from microbudget_rl.conf.catalogue import Benchmark
 from microbudget_rl.conf.checks import check_lengths
-from microbudget_rl.conf.command import PlainConsole
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config, DataConfig, ShapeConfig
 from microbudget_rl.conf.schema.learner import MICROBATCH
@@ -23,6 +21,7 @@ from microbudget_rl.conf.settings import changed
 from microbudget_rl.launch.hardware.machine import Machine
 from microbudget_rl.launch.plan.memory import Fit, Memory, memory_of
 from microbudget_rl.launch.plan.time import UNMEASURED, Calibration, Estimate, Workload, assumed_workload, estimate
+from microbudget_rl.launch.sharing import LEARNER_SPARE, divide, mps_choice, weights_choices
 from microbudget_rl.rewards.problems.loading import count, split_problems
 
 CACHE_MARGIN = 1.2
@@ -77,12 +76,6 @@ class Plan(Fit):
     calibration: Calibration
     problems: Problems | None = None
     benchmarks: Sequence[Benchmark] = ()
-
-    def __repr__(self) -> str:
-        from microbudget_rl.launch.plan.view import render_plan  # which imports this module
-
-        PlainConsole(file=(text := io.StringIO()), width=100).print(render_plan(self))
-        return text.getvalue()
 
     @cached_property
     def memory(self) -> list[Memory]:
@@ -216,37 +209,29 @@ def possible_ranks(config: Config, machine: Machine) -> Sequence[int]:
 
 def _plan_for(config: Config, machine: Machine, shape: ShapeConfig, ranks: int, calibration: Calibration) -> Plan:
     """Plan a run with so many learner processes, and the best choice of all that the settings leave open."""
-    engines, again = [config.rollout.actors], [config.learner.gradient_checkpointing]
+    engines, checkpointing = [config.rollout.actors], [config.learner.gradient_checkpointing]
     if machine.gpus and engines == [None]:
         engines = [number for number in (machine.gpus - ranks, machine.gpus) if number]
-    if again == ["auto"]:
-        again = ["off", "on"] if machine.gpus else ["off"]
-    plain = shape.sizes.keys() <= {"sliding_window"}  # others have modules that sharing does not know
-    one_copy = [config.model.shared_weights] if machine.gpus == 1 and not machine.nodes and plain else ["off"]
-    if one_copy == ["auto"]:
-        one_copy = ["off", "on"] if machine.ipc else ["off"]
+    if checkpointing == ["auto"]:
+        checkpointing = ["off", "on"] if machine.gpus else ["off"]
     grows = config.learner.tokens_per_microbatch is None and machine.gpu_memory >= ROOMY_GPU
     tokens = MICROBATCHES if grows else (config.learner.microbatch,)
-    overlaps = machine.mps and config.learner.max_staleness > 0
 
-    def decide(one_copy: str, engines: int | None, again: str, microbatch: int, samples: int) -> Plan:
+    def decide(shared_weights: str, engines: int | None, checkpointing: str, microbatch: int, samples: int) -> Plan:
         placement = place(machine.cores, machine.gpus, ranks, engines, machine.nodes)
         if config.reward.workers is not None:
             placement = replace(placement, reward_workers=config.reward.workers)
-        mps = config.run.nvidia_mps
-        if mps == "auto":
-            mps = "on" if overlaps and placement.shared else "off"
         settings: Change = {
-            "learner.gradient_checkpointing": again,
+            "learner.gradient_checkpointing": checkpointing,
             "learner.tokens_per_microbatch": microbatch,
-            "model.shared_weights": one_copy,
-            "run.nvidia_mps": mps,
+            "model.shared_weights": shared_weights,
+            "run.nvidia_mps": mps_choice(config, machine, placement),
             "rollout.max_concurrent_samples": samples,
         }
         return Plan(changed(config, settings), machine, placement, shape, config, calibration).divided()
 
-    choices = product(one_copy, engines, again, tokens, possible_samples(config, machine))
-    return _best(starmap(decide, choices))
+    weights, samples = weights_choices(config, machine, shape), possible_samples(config, machine)
+    return _best(starmap(decide, product(weights, engines, checkpointing, tokens, samples)))
 
 
 def possible_samples(config: Config, machine: Machine) -> list[int]:

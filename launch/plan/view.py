@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
-from typing import Literal
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -33,6 +32,9 @@ FEWEST_UPDATES = 20
 
 FEW = "that is little: six runs of 7 to 14 updates rose from 4 to between 10 and 25 % of a toy's problems"
 """What is known about fewer updates, see docs/background/results.md."""
+
+WORDS = {"GPU", "bound by", "fits", "has", "place"}
+"""Columns of tables that have words."""
 
 MOST_PASSES = 20
 """Passes over the training problems above which a plan advises fewer: our choice. The quickstart's runs make up to 14
@@ -142,7 +144,8 @@ def _shares(shares: tuple[Share, ...]) -> str:
 
 
 def _memory(plan: Plan) -> RenderableType:
-    table = _columns("left", "right", "left")
+    table = plain_table("place", "needs", "has")
+    table.show_header = False
     for place, has in plan.available.items():
         outcome, style = ("does not fit", "bold red") if place in plan.overfull else ("fits", "green")
         of = Text("of an unknown host") if has is None else Text(f"{outcome}: there are {has / GIB:.1f} GiB", style)
@@ -220,8 +223,7 @@ def scale(plan: Plan, gpus: list[int]) -> Iterator[Plan]:
 
 def render_scaling(scaling: Iterable[Plan]) -> RenderableType:
     """Show the effect of more GPUs, one number of GPUs per row."""
-    table = _columns("right", "right", "right", "right", "right", "left")
-    table.add_row("GPUs", "batch", "split", "busy", "updates/h", "bound by", style="bold")
+    table = plain_table("GPUs", "batch", "split", "busy", "updates/h", "bound by")
     for plan in scaling:
         found = plan.estimate
         assert found is not None
@@ -250,10 +252,11 @@ def _grid(rows: Rows) -> Table:
     return grid
 
 
-def _columns(*sides: Literal["left", "right"]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
-    for side in sides:
-        table.add_column(justify=side, no_wrap=True)
+def plain_table(*columns: str) -> Table:
+    """Return an empty table, whose numbers are at the right of their columns. Only a GPU's name is ever wrapped."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in columns:
+        table.add_column(name, no_wrap=name != "GPU", justify="left" if name in WORDS else "right")
     return table
 
 

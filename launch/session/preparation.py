@@ -22,13 +22,13 @@ from microbudget_rl.conf.installation import ROOT
 from microbudget_rl.conf.schema import Config, among, marked
 from microbudget_rl.launch.hardware.gpus import emptiest, show_only
 from microbudget_rl.launch.hardware.machine import Machine
-from microbudget_rl.launch.hardware.sharing import check_sharing, tried
 from microbudget_rl.launch.plan.host_needs import needs_of_run
 from microbudget_rl.launch.plan.measurements import plan_measured
 from microbudget_rl.launch.plan.plan import Plan, Problems, numbers
 from microbudget_rl.launch.plan.refusal import check_plan
 from microbudget_rl.launch.plan.view import purposes
 from microbudget_rl.launch.session.admission import begin
+from microbudget_rl.launch.sharing import tried
 from microbudget_rl.rewards.problems.loading import OVERLAP_KEPT, write_listing
 from microbudget_rl.rewards.problems.rows import DUPLICATE, NO_MATCH, SHOWN
 from microbudget_rl.rewards.problems.sources import GENERATED
@@ -48,11 +48,10 @@ def planned(
         gpus = emptiest(machine.cards, plan.placement.gpus)
         if not machine.nodes:
             show_only(gpus)
-        check_sharing(config, plan.placement, trial, gpus, plan.config.run.mps)
+        trial.check(config, plan.placement, gpus, plan.config.run.mps)
         if not plan.config.run.mps:
             trial.end_mps()
-        missing = {"NVIDIA's MPS": plan.placement.shared and trial.no_mps, "shared weights": trial.no_ipc}
-        yield plan, {name: fault for name, fault in missing.items() if fault}
+        yield plan, trial.missing(plan.placement)
 
 
 def prepare(

@@ -18,9 +18,9 @@ from microbudget_rl.actors.rollout.pool import EnginePool
 from microbudget_rl.actors.storage.documents import EventKind
 from microbudget_rl.conf.settings import changed
 from microbudget_rl.launch.hardware.machine import Machine
-from microbudget_rl.launch.hardware.sharing import ipc_fault
 from microbudget_rl.launch.plan.plan import make_plan
 from microbudget_rl.launch.session.actors import start_actors
+from microbudget_rl.launch.sharing import ipc_fault
 from microbudget_rl.learner.actor import RemoteLearner
 from tests.gpu.test_sharing import AGREE, PROBLEM, SAMPLING, distances, inside, ray_for, settings
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from microbudget_rl.actors.storage.files import seal
 from microbudget_rl.actors.storage.folders import mark
 from microbudget_rl.launch import export
-from microbudget_rl.launch.after import merged
+from microbudget_rl.launch.trained import merged
 from tests.malformed.conftest import files
 from tests.trained_runs import SHOWN, write_trained
 

@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import constants
 
 from microbudget_rl.launch import push
-from microbudget_rl.launch.after.trained import Trained
+from microbudget_rl.launch.trained.policy import Trained
 from tests.hub import TOKEN, Hub, running_hub
 from tests.run_folders import write_run
 from tests.trained_runs import SHOWN, write_trained
@@ -115,7 +115,7 @@ def test_merged_model_is_verified_first(
     run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr("microbudget_rl.launch.after.merged.write_verified", lambda *_: "the export differs")
+        patched.setattr("microbudget_rl.launch.trained.merged.write_verified", lambda *_: "the export differs")
         assert push.main([str(run), "to=me/mine", "format=merged"]) == 1
     assert "differs" in capsys.readouterr().out
     assert not hub.files
@@ -155,7 +155,7 @@ def test_files_in_the_hub_are_replaced_only_when_asked_and_before_anything_is_wr
     assert push.main([str(run), "to=me/mine"]) == 0
     before = dict(hub.files["me/mine"])
     with monkeypatch.context() as patched:
-        patched.setattr("microbudget_rl.launch.after.merged.write_verified", None)
+        patched.setattr("microbudget_rl.launch.trained.merged.write_verified", None)
         assert "overwrite=true" in refused(push.main, [str(run), "to=me/mine", "format=merged"])
         patched.setenv("HF_TOKEN", "hf_wrong")
         assert "HF_TOKEN" in refused(push.main, [str(run), "to=me/mine", "format=merged", "overwrite=true"])

@@ -15,7 +15,7 @@ import pytest
 from microbudget_rl.actors.runtime.placement import Share
 from microbudget_rl.actors.storage.checkpoints import Checkpoints
 from microbudget_rl.launch import serve
-from microbudget_rl.launch.after import trained
+from microbudget_rl.launch.trained import policy
 from tests.trained_runs import SHOWN, write_trained
 
 
@@ -69,7 +69,7 @@ def test_cache_holds_the_conversations_and_not_the_runs_samples(
     large = write_trained(tmp_path / "runs" / "large", tiny_model, settings=("rollout.kv_cache_gib=1000",))
     served([str(large)], monkeypatch)
     assert os.environ["VLLM_CPU_KVCACHE_SPACE"] == "1"
-    monkeypatch.setattr(trained, "free_memory", lambda: 2**30)
+    monkeypatch.setattr(policy, "free_memory", lambda: 2**30)
     assert "1.0 GiB free" in refused(serve.main, [str(run), f"port={free_port()}"])
 
 

@@ -111,7 +111,7 @@ def test_a_score_is_a_part_of_the_reward_and_a_confined_worker_gets_it(server: J
         server.answer = lambda _: completion(None)
         [reward] = pool.rewards_all([(PROBLEM, sample(r"\boxed{5}"))])
     assert (reward.masked, reward.status, reward.verdict.status) == (True, Status.CRASH, Status.CORRECT)
-    assert FUNCTION in reward.complaints[0]
+    assert reward.complaints[0].function == FUNCTION
 
 
 def refused(status: int, **headers: str) -> Callable[[dict[str, Any]], Answer]:

@@ -21,7 +21,7 @@ NOTHING_SEEN = GuardState()
 
 
 @dataclass(frozen=True)
-class Signal:
+class GuardedMetric:
     """A metric, and whether its fall or its rise is an alarm.
 
     share, least: lower bounds of its spread, relative to its median and absolute, so that after a calm window not every
@@ -41,16 +41,16 @@ class Signal:
     excused: bool = False
 
 
-REWARD = Signal("reward/mean", least=0.02)
+REWARD = GuardedMetric("reward/mean", least=0.02)
 
-SIGNALS = (
-    Signal("policy/entropy", excused=True),
-    Signal("adapter_check/entropy", excused=True),
-    Signal("response/mean_length", rises=True),
+GUARDED = (
+    GuardedMetric("policy/entropy", excused=True),
+    GuardedMetric("adapter_check/entropy", excused=True),
+    GuardedMetric("response/mean_length", rises=True),
     REWARD,
-    Signal("reward/format", least=0.02),
-    Signal("policy/kl_to_base", falls=False, rises=True, share=0.5, least=0.02),
-    Signal("mismatch/ess", falls=False, floor=LEAST_EFFECTIVE, collapse=False),
+    GuardedMetric("reward/format", least=0.02),
+    GuardedMetric("policy/kl_to_base", falls=False, rises=True, share=0.5, least=0.02),
+    GuardedMetric("mismatch/ess", falls=False, floor=LEAST_EFFECTIVE, collapse=False),
 )
 
 
@@ -91,7 +91,7 @@ class Guard:
         self.state = self.state.model_copy(update=copies)
         if REWARD.name in row:
             self._add_reward(row[REWARD.name])
-        return [alarm for signal in SIGNALS if signal.name in row and (alarm := self._check(signal, row[signal.name]))]
+        return [alarm for signal in GUARDED if signal.name in row and (alarm := self._check(signal, row[signal.name]))]
 
     def _add_reward(self, reward: float) -> None:
         rewards = [*self.state.rewards, reward][-self._length :]
@@ -117,7 +117,7 @@ class Guard:
         _, latest = self._medians(self.state.rewards)
         return latest >= max(first + _least_spread(first), best - _least_spread(best))
 
-    def _check(self, signal: Signal, value: float) -> Alarm | None:
+    def _check(self, signal: GuardedMetric, value: float) -> Alarm | None:
         """Add a signal's next value. Only the first alarm of a signal with a floor comes without a window before it."""
         window = self._settings.window
         known = [] if signal.floor is None else [signal.floor] * window
@@ -135,7 +135,7 @@ class Guard:
             self.state.first.pop(signal.name, None)
         return alarm
 
-    def _compare(self, signal: Signal, earlier: list[float], usual: float, latest: float) -> Alarm | None:
+    def _compare(self, signal: GuardedMetric, earlier: list[float], usual: float, latest: float) -> Alarm | None:
         deviation = median(abs(value - usual) for value in earlier)
         spread = max(MAD_TO_SIGMA * deviation, signal.share * abs(usual), signal.least)
         distance = (latest - usual) / spread if spread else 0.0

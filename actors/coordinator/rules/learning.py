@@ -128,7 +128,7 @@ class FruitlessStreak:
         elif not group.zero_variance:
             cause = "rewards differed only in responses that were cut off, which algorithm.mask_truncated leaves out"
         if group.complaints:
-            cause += f", and the reward function {'; '.join(group.complaints.values())}"
+            cause += f", and the reward function {'; '.join(map(str, group.complaints.values()))}"
         raise Halted(
             f"nothing can be learned: in the last {self._limit} groups {cause}; one problem is "
             f"{group.problem.prompt!r}, its reference answer {group.problem.gold!r}, "

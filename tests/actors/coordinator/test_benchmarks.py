@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from microbudget_rl.actors.coordinator import evaluations
+from microbudget_rl.actors.coordinator.budget import EvaluationStep
 from microbudget_rl.actors.coordinator.evaluations import Evaluations
 from microbudget_rl.actors.errors import ActorDied
 from microbudget_rl.actors.messages import EvaluationSet, Group, Reward
@@ -114,7 +115,8 @@ def test_benchmarks_are_cut_to_the_problems_that_the_base_had_time_for_and_one_w
     first = run.folder.scores("base")["long"].problems
     assert {name: scores.problems for name, scores in finals(run).items()} == {"long": first}
     assert measured == [4, 1000, 4, first], "no time was left for the other"
-    assert (run.coordinator._evaluations._base_due, run.coordinator._budget.knows("evaluate-later")) == (False, False)
+    assert not run.coordinator._evaluations._base_due
+    assert not run.coordinator._budget.knows(EvaluationStep("later"))
     (missed,) = (event for event in run.folder.events() if event.kind is EventKind.CUT_OFF)
     assert missed.event == "evaluation on later cut off"
     measured.clear()

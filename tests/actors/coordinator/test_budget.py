@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from microbudget_rl.actors.coordinator.budget import EVALUATION_SAFETY, FINISH_MARGIN_S, SAFETY, Budget
+from microbudget_rl.actors.coordinator.budget import EVALUATION_SAFETY, FINISH_MARGIN_S, SAFETY, Budget, EvaluationStep
 from tests.virtual_time import run_virtually
 
 
@@ -26,8 +26,8 @@ def test_update_that_would_eat_the_reserve_is_not_started() -> None:
     for seconds in (90.0, 10.0, 12.0, 11.0):
         budget.expect("update", seconds)
     assert budget.expected("update") == SAFETY * 12.0
-    budget.expect("evaluate", 16.0)
-    budget.expect("evaluate-hard", 5.0)
+    budget.expect(EvaluationStep(), 16.0)
+    budget.expect(EvaluationStep("hard"), 5.0)
     assert budget.reserve == EVALUATION_SAFETY * (16.0 + 5.0) + FINISH_MARGIN_S
     clock.time += 1000.0 - budget.reserve - SAFETY * 12.0 - 0.1
     assert budget.allows("update")

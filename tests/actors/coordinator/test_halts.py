@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from microbudget_rl.actors.messages import Group, Reward, Status
+from microbudget_rl.actors.messages import Complaint, Group, Reward, Status
 from microbudget_rl.actors.storage.documents import EventKind
 from microbudget_rl.conf.settings import changed
 from tests.actors.virtual_run import Run
@@ -58,16 +58,16 @@ def test_groups_without_variance_are_replaced_where_asked_for(run: Run) -> None:
 def test_reward_function_that_fails_always_halts_the_run_and_is_named(run: Run) -> None:
     """By one complaint of each kind, of which other responses or problems make no other."""
     kinds = [
-        "'mine:tone' raised KeyError: '#' (mine.py, line 3)",
-        "'mine:tone' raised KeyError: '#' (mine.py, line 4)",
-        "'mine:tone' raised ValueError: # (mine.py, line 3)",
-        "'mine:tone' returned None: return one number per response",
-        "'mine:tone' returned 1e+1#: return a finite number",
-        "'mine:mood' returned None: return one number per response",
+        ("mine:tone", "raised KeyError: '#' (mine.py, line 3)"),
+        ("mine:tone", "raised KeyError: '#' (mine.py, line 4)"),
+        ("mine:tone", "raised ValueError: # (mine.py, line 3)"),
+        ("mine:tone", "returned None: return one number per response"),
+        ("mine:tone", "returned 1e+1#: return a finite number"),
+        ("mine:mood", "returned None: return one number per response"),
     ]
 
-    def failed(group: Group, *kinds: str) -> Reward:
-        complaints = (f"{kind.replace('#', str(group.index))}, on problem {group.problem.id}" for kind in kinds)
+    def failed(group: Group, *kinds: tuple[str, str]) -> Reward:
+        complaints = (Complaint(function, error.replace("#", str(group.index))) for function, error in kinds)
         return replace(make_reward(0.0, Status.CRASH), complaints=tuple(complaints))
 
     run.verifier.rewards_of = lambda group: (failed(group, *kinds[:4]), failed(group, *kinds[3:]))
@@ -75,9 +75,12 @@ def test_reward_function_that_fails_always_halts_the_run_and_is_named(run: Run) 
     cause = run.fail()
     assert "no answer could be verified" in str(cause)
     details = [event.detail for event in run.folder.events() if event.kind is EventKind.REWARD_FAILED]
+    problems = {problem.id for problem in run.problems.train}
     for kind, detail in zip(kinds, details, strict=True):
-        assert detail.startswith(kind.partition("#")[0])
-        assert kind.partition("#")[0] in str(cause)
+        said = str(Complaint(*kind)).partition("#")[0]
+        assert detail.startswith(said)
+        assert detail.partition(", on problem ")[2] in problems
+        assert said in str(cause)
     assert run.coordinator.ledger.counts["rewards/failed"] > len(details)
 
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microbudget_rl.actors.runtime.placement import MOST_REWARD_WORKERS, SHARED_GPU, Node, divide, most_actors, place
+from microbudget_rl.actors.runtime.placement import MOST_REWARD_WORKERS, Node, most_actors, place
+from microbudget_rl.launch.sharing import divide
 
 
 @pytest.mark.parametrize(
@@ -42,30 +43,6 @@ def test_ranks_have_equally_many_cores_of_their_own(cores: tuple[int, ...], data
     if ranks == 1:
         assert len(learners) - len(engine) in (0, 1)
         assert 8 * (len(cores) - len(engine) - len(learners)) <= len(cores)
-
-
-@given(st.floats(0.01, 1.5), st.floats(0.01, 1.5), st.just(0.0) | st.floats(0.01, 1.5))
-def test_a_shared_gpu_is_divided_by_needs(engine: float, learner: float, weights: float) -> None:
-    placement = divide(place(tuple(range(16)), 1), engine, learner, weights=weights)
-    of_engine, of_learner = (shares[0].memory for shares in (placement.rollouts, placement.learners))
-    held = placement.weights.memory if placement.weights else 0.0
-    assert of_engine + of_learner + held == pytest.approx(SHARED_GPU)
-    assert of_engine > 0 < of_learner
-    assert (placement.gpus, bool(held)) == (1, bool(weights))
-    if weights <= SHARED_GPU - 0.03:
-        assert weights <= held + 1e-9 < weights + 0.01 + 2e-9
-        engine += held
-    if weights <= SHARED_GPU - 0.03 and engine + learner <= SHARED_GPU - 0.01:  # a hundredth is lost in rounding
-        of_engine += held
-        assert of_engine >= engine - 1e-9
-        assert of_learner >= learner - 1e-9
-    if weights <= SHARED_GPU - 0.03 and engine + 1.07 * learner <= SHARED_GPU - 0.01:
-        assert 1.07 * learner <= of_learner + 1e-9 < 1.07 * learner + 0.01 + 2e-9
-
-
-def test_a_gpu_of_its_own_is_not_divided() -> None:
-    for placement in (place(tuple(range(16)), 2), place((0, 1, 2), 0, 1)):
-        assert divide(placement, 0.2, 0.2) == placement
 
 
 @given(core_ids, st.data())

@@ -15,9 +15,10 @@ from microbudget_rl.actors.clock import WallClock
 from microbudget_rl.actors.messages import AdapterRef, Group, Request, Sampling
 from microbudget_rl.actors.rollout.actor import AdapterCopies, AdapterTransfer, Fingerprint, RemoteEngine, RolloutActor
 from microbudget_rl.actors.rollout.pool import EnginePool
-from microbudget_rl.actors.runtime.placement import Node, Placement, divide, place
+from microbudget_rl.actors.runtime.placement import Node, Placement, place
 from microbudget_rl.actors.runtime.remote_actor import RemoteActor
 from microbudget_rl.launch.session.actors import NODE_LABEL, bundle, reserve_learners
+from microbudget_rl.launch.sharing import divide
 from tests.actors.rollout.test_actor import make_adapter
 from tests.fakes import make_group, make_problem
 

@@ -34,9 +34,8 @@ def test_speeds_are_measured_beside_the_planned_seconds(monkeypatch: pytest.Monk
         return await work, asyncio.get_running_loop().time() - began
 
     monkeypatch.setattr(measurement, "timed", timed)
-    made = plan(
-        "r256_instruct", machine("A40"), "rollout.typical_response_tokens=128", "learner.problems_per_update=64"
-    )
+    sizes = ("rollout.typical_response_tokens=128", "learner.tokens_per_microbatch=4096")
+    made = plan("r256_instruct", machine("A40"), *sizes)
 
     def measured(seconds: float) -> Measured:
         engine: Any = FakeEngine(seconds)  # for samples of one token

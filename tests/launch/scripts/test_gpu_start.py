@@ -14,10 +14,10 @@ from microbudget_rl.actors.runtime.placement import Share
 from microbudget_rl.conf.load import load
 from microbudget_rl.launch import run
 from microbudget_rl.launch.hardware.gpus import Gpu
-from microbudget_rl.launch.hardware.sharing import CLIENT, READER
 from microbudget_rl.launch.plan import measurements
 from microbudget_rl.launch.plan.plan import Plan
 from microbudget_rl.launch.run import main
+from microbudget_rl.launch.sharing import CLIENT, READER
 from microbudget_rl.learner.actor import LearnerActor
 
 EXCLUSIVE = "0, GPU-a, NVIDIA A40, 46068, 45600, [N/A], 580.65.06, 8.6, Exclusive_Process\n"
@@ -45,7 +45,7 @@ def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Start:
         ("carry_out", lambda *_: 0),
     ):
         monkeypatch.setattr(run, name, value)
-    monkeypatch.setattr("microbudget_rl.launch.hardware.sharing.ipc_fault", lambda _: "")
+    monkeypatch.setattr("microbudget_rl.launch.sharing.ipc_fault", lambda _: "")
 
     def begin(*arguments: str) -> tuple[int, list[Plan], dict[str, str]]:
         given = ["conf=r256_instruct", f"run.folder={tmp_path}", "dashboard.port=0"]
@@ -92,7 +92,7 @@ def test_mps_is_tried_before_the_run_is_planned_once_and_ends_with_it(
 
     nvidia_smi(EXCLUSIVE if done[-1:] == ["ended"] else A40.format(0, "a", 45600))  # which serves under MPS only
     monkeypatch.setattr("microbudget_rl.launch.hardware.machine.MPS_TOOL", "bash")
-    monkeypatch.setattr("microbudget_rl.launch.hardware.sharing.mps_service", lambda _: service(happened, fault))
+    monkeypatch.setattr("microbudget_rl.launch.sharing.mps_service", lambda _: service(happened, fault))
     monkeypatch.setattr(measurements, "make_plan", plan_once)
     monkeypatch.setattr(run, "prepare", lambda *_, missing, **__: noted.update(missing))
     assert start(*arguments)[0] == code
@@ -116,9 +116,9 @@ def test_sharing_is_tried_under_mps_once_a_killed_run_has_left_the_gpu(
         return "no IPC"
 
     monkeypatch.setattr("microbudget_rl.launch.session.admission.clear_session", clear)
-    monkeypatch.setattr("microbudget_rl.launch.hardware.sharing.ipc_fault", fault)
+    monkeypatch.setattr("microbudget_rl.launch.sharing.ipc_fault", fault)
     monkeypatch.setattr("microbudget_rl.launch.hardware.machine.MPS_TOOL", "bash")
-    monkeypatch.setattr("microbudget_rl.launch.hardware.sharing.mps_service", lambda _: service(done, ""))
+    monkeypatch.setattr("microbudget_rl.launch.sharing.mps_service", lambda _: service(done, ""))
     code, (plan,), _ = start()
     assert code == 0
     assert done[:3] == ["cleared", "served", "tried on 0"]

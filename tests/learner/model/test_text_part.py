@@ -15,9 +15,9 @@ from microbudget_rl.actors.models.text_part import OWN, STORED, whole_model
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.conf.settings import changed
-from microbudget_rl.launch.after.merged import load_model as load_export
-from microbudget_rl.launch.after.merged import write_merged
-from microbudget_rl.launch.after.served import reference
+from microbudget_rl.launch.trained.merged import load_model as load_export
+from microbudget_rl.launch.trained.merged import write_merged
+from microbudget_rl.launch.trained.served import reference
 from microbudget_rl.learner.model.adapter import effective_ranks, load_model, write_adapter
 from tests.learner.model.families import BY_NAME, build, trained
 

@@ -16,7 +16,7 @@ from microbudget_rl.actors.adapter_check.prompts import SAME, Responses, logprob
 from microbudget_rl.actors.models.adapters import WEIGHTS_FILE
 from microbudget_rl.actors.models.text_part import STORED, whole_model
 from microbudget_rl.conf.errors import BadInput
-from microbudget_rl.launch.after.merged import logprobs
+from microbudget_rl.launch.trained.merged import logprobs
 from microbudget_rl.learner.model.adapter import modules_by_kind, scaled
 
 ALIEN = 3.0

@@ -1,6 +1,12 @@
-"""Two processes on one GPU: tries NVIDIA's MPS, and mapping another's memory, before a run is planned."""
+"""How engine and learner share a GPU: `tried` says what works here, `weights_choices` and `mps_choice` what a plan may
+use of it, `divide` who gets which memory, and `Trial.check` refuses what was asked for and cannot be.
+
+The ways are NVIDIA's MPS, with which two processes compute at the same time, and shared weights, which a third process
+holds for both. The plan has their price: memory in `plan.memory`, time in `plan.time`.
+"""
 
 import contextlib
+import math
 import os
 import subprocess
 import sys
@@ -8,10 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from microbudget_rl.actors.runtime.placement import Placement
+from microbudget_rl.actors.runtime.placement import SHARED_GPU, WHOLE_GPU, Placement, Share
 from microbudget_rl.actors.runtime.process import MPS_TOOL, end_with
 from microbudget_rl.conf.errors import BadInput
-from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.schema import Config, ShapeConfig
 from microbudget_rl.conf.signals import scratch_folder
 from microbudget_rl.launch.hardware.gpus import Gpu, seeing
 from microbudget_rl.launch.hardware.machine import Machine
@@ -51,6 +57,11 @@ TRY_S, QUIT_S = 120.0, 20.0
 client of MPS starts its server, which looks at all GPUs."""
 
 
+LEARNER_SPARE = 0.07
+"""GPU memory that a learner gets in addition to its computed need, as a fraction of the need: it covers activations
+that take a tenth more."""
+
+
 @dataclass(frozen=True)
 class Trial:
     """What works on a machine.
@@ -64,6 +75,29 @@ class Trial:
     no_mps: str
     no_ipc: str
     end_mps: Callable[[], None]
+
+    def check(self, asked: Config, placement: Placement, gpus: Sequence[Gpu], mps: bool) -> None:
+        """Raise BadInput if a way of sharing a GPU was asked for and is not possible as placed or by a fault, or if
+        engine and learner share a GPU that takes one process; MPS counts as one. mps: whether the plan uses it.
+        """
+        alone = "engine and learner share no GPU of this machine"
+        for key, on, apart, fault in (
+            ("run.nvidia_mps", asked.run.mps, placement.device != "cuda" or not placement.shared, self.no_mps),
+            ("model.shared_weights", asked.model.shares_weights, not placement.weights, self.no_ipc),
+        ):
+            if on and (apart or fault):
+                raise BadInput(f"{key}=on: {alone if apart else fault}; leave it out")
+        for gpu in gpus if placement.shared and not mps else ():
+            if gpu.exclusive:
+                raise BadInput(
+                    f"GPU {gpu.index}, {gpu.name}, has compute mode Exclusive_Process, and engine and learner are two"
+                    f" processes: run sudo nvidia-smi -i {gpu.index} -c 0, or give run.nvidia_mps=on"
+                )
+
+    def missing(self, placement: Placement) -> dict[str, str]:
+        """Return why what would be better does not work, by its name."""
+        faults = {"NVIDIA's MPS": self.no_mps if placement.shared else "", "shared weights": self.no_ipc}
+        return {name: fault for name, fault in faults.items() if fault}
 
 
 @contextlib.contextmanager
@@ -84,6 +118,53 @@ def tried(config: Config, machine: Machine) -> Iterator[Trial]:
             no_ipc = ipc_fault(gpus[0])
         facts = replace(machine, mps=machine.mps and not no_mps, ipc=machine.ipc and not no_ipc, tried=True)
         yield Trial(facts, no_mps, no_ipc, service.close)
+
+
+def weights_choices(config: Config, machine: Machine, shape: ShapeConfig) -> list[str]:
+    """Return the values of model.shared_weights that a plan may choose from."""
+    plain = shape.sizes.keys() <= {"sliding_window"}  # others have modules that sharing does not know
+    if machine.gpus != 1 or machine.nodes or not plain:
+        return ["off"]
+    if config.model.shared_weights == "auto":
+        return ["off", "on"] if machine.ipc else ["off"]
+    return [config.model.shared_weights]
+
+
+def mps_choice(config: Config, machine: Machine, placement: Placement) -> str:
+    """Return the value of run.nvidia_mps: by default it is on where engine and learner compute at the same time."""
+    if config.run.nvidia_mps != "auto":
+        return config.run.nvidia_mps
+    return "on" if machine.mps and config.learner.max_staleness > 0 and placement.shared else "off"
+
+
+def divide(
+    placement: Placement,
+    engine: float,
+    learner: float,
+    room: float = SHARED_GPU,
+    weights: float = 0.0,
+    alone: float = WHOLE_GPU,
+) -> Placement:
+    """Return the placement with shared GPUs divided by needs, all fractions of its memory, without contexts. room:
+    the fraction to divide. weights: the need of the process that holds the base model, if there is one. alone: the
+    most of a GPU that is not shared.
+
+    This process gets its need, and the learner its need and LEARNER_SPARE, in whole hundredths. The engine, whose KV
+    cache can have any size, gets the rest, and at least its need.
+    """
+    room = math.floor(100 * min(room, SHARED_GPU)) / 100
+    held = min(math.ceil(100 * weights), round(100 * room) - 2) / 100
+    room -= held
+    hundredths = min(math.ceil(100 * (1 + LEARNER_SPARE) * learner), math.floor(100 * (room - engine)))
+    of_learner = max(hundredths, 1) / 100
+
+    def shares(of: tuple[Share, ...], fraction: float) -> tuple[Share, ...]:
+        whole = (replace(share, memory=min(share.memory, alone)) for share in of)
+        return tuple(replace(share, gpus=fraction, memory=fraction) if share.gpus % 1 else share for share in whole)
+
+    rollouts = shares(placement.rollouts, max(round(room - of_learner, 2), 0.01))
+    holder = Share(gpus=held, memory=held) if weights else None
+    return replace(placement, rollouts=rollouts, learners=shares(placement.learners, of_learner), weights=holder)
 
 
 @contextlib.contextmanager
@@ -134,22 +215,3 @@ def _fault(what: str, *program: str, gpu: Gpu) -> str:
         said = [line for line in error.stderr.splitlines() if "Error" in line] or [str(error)]
         return f"{what} failed: {said[0]}"
     return ""
-
-
-def check_sharing(asked: Config, placement: Placement, trial: Trial, gpus: Sequence[Gpu], mps: bool) -> None:
-    """Raise BadInput if a way of sharing a GPU was asked for and is not possible as placed or by a fault, or if engine
-    and learner share a GPU that takes one process; MPS counts as one. mps: whether the plan uses it.
-    """
-    alone = "engine and learner share no GPU of this machine"
-    for key, on, apart, fault in (
-        ("run.nvidia_mps", asked.run.mps, placement.device != "cuda" or not placement.shared, trial.no_mps),
-        ("model.shared_weights", asked.model.shares_weights, not placement.weights, trial.no_ipc),
-    ):
-        if on and (apart or fault):
-            raise BadInput(f"{key}=on: {alone if apart else fault}; leave it out")
-    for gpu in gpus if placement.shared and not mps else ():
-        if gpu.exclusive:
-            raise BadInput(
-                f"GPU {gpu.index}, {gpu.name}, has compute mode Exclusive_Process, and engine and learner are two"
-                f" processes: run sudo nvidia-smi -i {gpu.index} -c 0, or give run.nvidia_mps=on"
-            )

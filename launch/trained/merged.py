@@ -30,7 +30,7 @@ from microbudget_rl.actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE, sca
 from microbudget_rl.actors.models.files import MODEL_FILES, stop_token_ids, weight_files
 from microbudget_rl.actors.models.text_part import wrapped
 from microbudget_rl.conf.errors import BadInput
-from microbudget_rl.launch.after.trained import Trained
+from microbudget_rl.launch.trained.policy import Trained
 
 LOST = 2**16
 """Number of values of the 16 bits that bfloat16 lacks compared with float32."""

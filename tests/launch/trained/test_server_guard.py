@@ -4,7 +4,7 @@ from typing import Any
 import httpx
 import pytest
 
-from microbudget_rl.launch.after.server_guard import KEY, MAX_BYTES, SERVED, ServerGuard
+from microbudget_rl.launch.trained.server_guard import KEY, MAX_BYTES, SERVED, ServerGuard
 
 HERE, OPEN = "http://127.0.0.1:8000", "http://10.0.0.5:8000"
 """Addresses of the server; the guard knows them by the socket, not by the request."""

@@ -9,16 +9,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from microbudget_rl.actors.runtime import process
-from microbudget_rl.actors.runtime.placement import Placement, Share, divide, place
+from microbudget_rl.actors.runtime.placement import SHARED_GPU, Placement, Share, place
 from microbudget_rl.actors.runtime.remote_actor import RemoteActor
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.load import load
-from microbudget_rl.launch.hardware import sharing
+from microbudget_rl.launch import sharing
 from microbudget_rl.launch.hardware.gpus import Gpu
 from microbudget_rl.launch.hardware.machine import Machine
-from microbudget_rl.launch.hardware.sharing import Trial, check_sharing, ipc_fault, mps_service
+from microbudget_rl.launch.sharing import Trial, divide, ipc_fault, mps_service
 from tests.launch.plan.plans import CPU, machine, plan, shown
 
 SERVICE = """#!/bin/bash
@@ -125,6 +127,30 @@ def test_memory_that_can_be_mapped_has_no_fault(monkeypatch: pytest.MonkeyPatch)
     assert "pidfd_getfd" in ipc_fault(GPUS[0])
 
 
+@given(st.floats(0.01, 1.5), st.floats(0.01, 1.5), st.just(0.0) | st.floats(0.01, 1.5))
+def test_a_shared_gpu_is_divided_by_needs(engine: float, learner: float, weights: float) -> None:
+    placement = divide(place(tuple(range(16)), 1), engine, learner, weights=weights)
+    of_engine, of_learner = (shares[0].memory for shares in (placement.rollouts, placement.learners))
+    held = placement.weights.memory if placement.weights else 0.0
+    assert of_engine + of_learner + held == pytest.approx(SHARED_GPU)
+    assert of_engine > 0 < of_learner
+    assert (placement.gpus, bool(held)) == (1, bool(weights))
+    if weights <= SHARED_GPU - 0.03:
+        assert weights <= held + 1e-9 < weights + 0.01 + 2e-9
+        engine += held
+    if weights <= SHARED_GPU - 0.03 and engine + learner <= SHARED_GPU - 0.01:  # a hundredth is lost in rounding
+        of_engine += held
+        assert of_engine >= engine - 1e-9
+        assert of_learner >= learner - 1e-9
+    if weights <= SHARED_GPU - 0.03 and engine + 1.07 * learner <= SHARED_GPU - 0.01:
+        assert 1.07 * learner <= of_learner + 1e-9 < 1.07 * learner + 0.01 + 2e-9
+
+
+def test_a_gpu_of_its_own_is_not_divided() -> None:
+    for placement in (place(tuple(range(16)), 2), place((0, 1, 2), 0, 1)):
+        assert divide(placement, 0.2, 0.2) == placement
+
+
 SHARED = divide(place(tuple(range(8)), 1), 0.3, 0.3, weights=0.2)
 
 
@@ -142,10 +168,10 @@ def test_sharing_that_is_asked_for_and_cannot_be_is_refused(
     key: str, placement: Placement, fault: str, said: str
 ) -> None:
     trial = Trial(A40, fault, fault, lambda: None)
-    check_sharing(load(["conf=r8_instruct"]), placement, trial, (), True)
+    trial.check(load(["conf=r8_instruct"]), placement, (), True)
     asked = load(["conf=r8_instruct", f"{key}=on"])
     if not said:
-        check_sharing(asked, placement, trial, (), True)
+        trial.check(asked, placement, (), True)
         return
     with pytest.raises(BadInput, match=f"^{key}=on: .*{said}"):
-        check_sharing(asked, placement, trial, (), True)
+        trial.check(asked, placement, (), True)
