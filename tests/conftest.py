@@ -212,8 +212,20 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("tiny-model"))
 
 
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> Any:
+    return make_tokenizer()
+
+
 def write_tiny_model(folder: Path) -> Path:
     """Write a folder in Hugging Face format: a random Llama of two layers (bf16, tied head) with a real tokenizer."""
+    return save_llama(
+        folder, make_tokenizer(), vocab_size=VOCABULARY, hidden_size=128, num_attention_heads=4, initializer_range=0.1
+    )
+
+
+def make_tokenizer() -> Any:
+    """Train a real tokenizer, which has a token for every byte and a ChatML template."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -231,9 +243,7 @@ def write_tiny_model(folder: Path) -> Path:
         tokenizer_object=tokenizer, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|endoftext|>"
     )
     fast.chat_template = CHAT_TEMPLATE
-    return save_llama(
-        folder, fast, vocab_size=VOCABULARY, hidden_size=128, num_attention_heads=4, initializer_range=0.1
-    )
+    return fast
 
 
 def save_llama(folder: Path, tokenizer: Any, hidden_size: int, **sizes: Any) -> Path:

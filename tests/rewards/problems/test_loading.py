@@ -1,4 +1,3 @@
-import json
 import math
 import os
 import re
@@ -27,7 +26,8 @@ from microbudget_rl.rewards.problems.loading import (
 )
 from microbudget_rl.rewards.problems.rows import CONFLICT, DUPLICATE, EMPTY, NO_MATCH, NOT_FINITE, SHOWN
 from microbudget_rl.rewards.verify import verify
-from tests.rewards.problems.rows import ALL, SUMS, WRITERS, Loader, Rows, texts, write_jsonl
+from tests.json_lines import read_rows, write_rows
+from tests.rewards.problems.rows import ALL, SUMS, WRITERS, Loader, Rows, texts
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -136,7 +136,7 @@ def test_overlap_with_held_out_problems_is_filtered_or_reported(overlap: str, re
         {"problem": f"{LONG.format(120, 3)} Round.", "answer": "40"},
         {"problem": "what is (3 + 5)?", "answer": "8"},
     ]
-    write_jsonl(Path("eval.jsonl"), shown)
+    write_rows(Path("eval.jsonl"), shown)
     problems = loader.load({**EVAL, "data.contamination": overlap}, [*SUMS, *copies])
     assert problems.filtered_counts == {reason: 2}
     assert len(problems.train) == (30 if overlap == "drop" else 32)
@@ -152,7 +152,7 @@ def test_training_problems_that_overlap_a_benchmark_are_not_trained_on(
     before = loader.load(settings, rows)
     chose = [row for row in rows if any(row["problem"] in problem.prompt for problem in before.selection)]
     chose += [{**row, "problem": row["problem"].replace("What is", "Find")} for row in chose]
-    write_jsonl(Path("exam.jsonl"), [*chose, *({**row, "problem": f"{row['problem']} Round."} for row in rows[30:])])
+    write_rows(Path("exam.jsonl"), [*chose, *({**row, "problem": f"{row['problem']} Round."} for row in rows[30:])])
     after = loader.load(
         settings | {"eval.benchmarks": [BenchmarkConfig("file:exam.jsonl", n=3, limit=2, name="trains")]}
     )
@@ -187,7 +187,7 @@ def test_filtered_rows_are_listed_for_every_reason(loader: Loader) -> None:
     filtered = loader.load(None, [*SUMS, {"problem": "What is open?", "answer": "3 +"}]).filtered
     many = [FilteredRow("source", DUPLICATE, "1 + 1", "2")] * (MOST_LISTED + 5)
     write_listing(Path("listing.jsonl"), (*many, *filtered))
-    rows = [json.loads(line) for line in Path("listing.jsonl").read_text().splitlines()]
+    rows = read_rows(Path("listing.jsonl"))
     assert len(rows) == MOST_LISTED + 1
     assert rows[-1] == {"source": "source", "reason": BAD_GOLD, "problem": "What is open?", "gold": "3 +"}
 
@@ -252,10 +252,10 @@ def test_conversations_become_prompts_as_they_are(loader: Loader) -> None:
 def test_refusals_name_the_setting_and_the_choices(
     settings: dict[str, Any], words: tuple[str, ...], loader: Loader
 ) -> None:
-    write_jsonl(Path("sums.jsonl"), [{**row, "nothing": ""} for row in SUMS])
-    write_jsonl(Path("text.jsonl"), [{"text": "1 + 1", "answer": "2"}])
-    write_jsonl(Path("open.jsonl"), [{"problem": "p", "answer": "}{"}])
-    write_jsonl(Path("empty.jsonl"), [])
+    write_rows(Path("sums.jsonl"), [{**row, "nothing": ""} for row in SUMS])
+    write_rows(Path("text.jsonl"), [{"text": "1 + 1", "answer": "2"}])
+    write_rows(Path("open.jsonl"), [{"problem": "p", "answer": "}{"}])
+    write_rows(Path("empty.jsonl"), [])
     loader.refuse(settings, *words)
 
 
@@ -268,7 +268,7 @@ def test_problems_that_choose_are_others_than_those_that_report(
     source: str, asked: tuple[int, int], shares: tuple[int, int], loader: Loader
 ) -> None:
     """Where 15 are too few for both, each gets its share, at least one. `validation.problems` alone does nothing."""
-    write_jsonl(Path("eval.jsonl"), [{"problem": f"What is {n} + 1000?", "answer": str(n + 1000)} for n in range(15)])
+    write_rows(Path("eval.jsonl"), [{"problem": f"What is {n} + 1000?", "answer": str(n + 1000)} for n in range(15)])
     settings = {"eval.problems": asked[0], "validation.problems": asked[1], "data.eval_source": source}
     without = loader.load(settings)
     problems = loader.load({**settings, "validation.every": 1})
@@ -283,7 +283,7 @@ def test_problems_that_choose_are_others_than_those_that_report(
 @pytest.mark.parametrize(("treatment", "reason"), [("drop", OVERLAP_FILTERED), ("report_only", OVERLAP_KEPT)])
 @pytest.mark.parametrize("source", ["", "file:eval.jsonl"])
 def test_near_duplicates_are_on_one_side(source: str, treatment: str, reason: str, loader: Loader) -> None:
-    write_jsonl(Path("eval.jsonl"), COMMUTED)
+    write_rows(Path("eval.jsonl"), COMMUTED)
     settings = {"eval.problems": 20, "validation.every": 1, "validation.problems": 12, "data.eval_source": source}
     problems = loader.load({**settings, "data.contamination": treatment}, SUMS if source else COMMUTED)
     train, heldout, selection = (
@@ -299,11 +299,11 @@ def test_near_duplicates_are_on_one_side(source: str, treatment: str, reason: st
 
 
 def test_one_held_out_problem_cannot_both_choose_and_report(loader: Loader) -> None:
-    write_jsonl(Path("eval.jsonl"), SUMS[:1])
+    write_rows(Path("eval.jsonl"), SUMS[:1])
     settings = {"data.eval_source": "file:eval.jsonl", "validation.every": 5}
     loader.refuse(settings, "validation.every=5", "eval_source", "validation.every=0")
     loader.load({"data.eval_source": "file:eval.jsonl", "validation.every": 0})
-    write_jsonl(Path("eval.jsonl"), COMMUTED[:2])
+    write_rows(Path("eval.jsonl"), COMMUTED[:2])
     loader.refuse({**settings, "eval.problems": 1}, "validation.every=5", "2 problems", "near duplicates")
     loader.refuse({"validation.every": 5, "eval.share": 0.01}, "validation.every=5", "source holds out 0")
 
@@ -337,27 +337,25 @@ def test_preview_reports_a_source_and_shows_prompts(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     others = [{"problem": "What is nothing?", "answer": ""}, {"problem": "What is its mass?", "answer": "750 g"}]
-    write_jsonl(Path("rows.jsonl"), [*SUMS, *SUMS[:2], *others])
+    write_rows(Path("rows.jsonl"), [*SUMS, *SUMS[:2], *others])
     assert main(["file:rows.jsonl", f"model.path={tiny_model}", "eval.problems=5"]) == 0
     said = capsys.readouterr().out
     words = ("26 problems to train on, 5 held out", "'750 g'", f"2 {DUPLICATE}")
     assert [word for word in words if word not in said] == []
     assert said.count("<|im_start|>user\nWhat is ") == 3
     (listing,) = re.findall(r"listed in (\S+)", said)
-    assert len(Path(listing).read_text().splitlines()) == 3
+    assert len(read_rows(Path(listing))) == 3
 
 
 def test_rows_of_a_source_are_saved_with_all_columns_into_a_new_file(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_jsonl(
-        Path("rows.jsonl"), rows := [{"question": f"{n} + 1?", "answer": n + 1, "level": [n]} for n in range(3)]
-    )
+    write_rows(Path("rows.jsonl"), rows := [{"question": f"{n} + 1?", "answer": n + 1, "level": [n]} for n in range(3)])
     monkeypatch.setattr(
         "microbudget_rl.rewards.problems.__main__.benchmarks", lambda: {"aime24": Benchmark("", "file:rows.jsonl")}
     )
     assert main(["aime24", "save=kept.jsonl"]) == 0
-    assert [json.loads(line) for line in Path("kept.jsonl").read_text().splitlines()] == rows
+    assert read_rows(Path("kept.jsonl")) == rows
     assert "file:kept.jsonl" in capsys.readouterr().out
     for taken in ("kept.jsonl", "kept.csv", "nowhere/kept.jsonl"):
         assert main(["file:rows.jsonl", f"save={taken}"]) == 2
