@@ -16,10 +16,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from microbudget_rl.actors.advantages import weigh
-from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Reward, Sample, Status, Verdict
+from microbudget_rl.actors.messages import AdapterRef, Group, Sample, Status
 from microbudget_rl.conf import signals
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.conf.settings import changed
+from tests.fakes import make_problem, make_reward
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")  # learners in the test process, also where there is a GPU
 
@@ -307,12 +308,12 @@ def build_group() -> Callable[..., Group]:
         lengths = [rng.randint(*response_tokens) for _ in rewards]
         group = Group(
             index=index,
-            problem=Problem(f"p{index}", f"{index} + 1 =", ids(prompt_tokens), str(index + 1)),
+            problem=replace(make_problem(index), prompt_ids=ids(prompt_tokens)),
             adapter=adapter or AdapterRef(0, 0, "nowhere"),
             samples=tuple(
                 Sample(ids(n), tuple(rng.uniform(-8.0, -4.0) for _ in range(n)), "text", "stop") for n in lengths
             ),
-            rewards=tuple(_reward(total) for total in rewards),
+            rewards=tuple(make_reward(total or 0.0, Status.TIMEOUT if total is None else None) for total in rewards),
         )
         return weighed(group, Config())
 
@@ -321,10 +322,3 @@ def build_group() -> Callable[..., Group]:
 
 def weighed(group: Group, config: Config) -> Group:
     return replace(group, advantages=weigh(group, config.algorithm, config.reward.accuracy))
-
-
-def _reward(total: float | None) -> Reward:
-    if total is None:
-        return Reward(0.0, {"accuracy": 0.0}, Verdict(0.0, Status.TIMEOUT, None, 2000.0))
-    status = Status.CORRECT if total >= 1.0 else Status.WRONG
-    return Reward(total, {"accuracy": float(total >= 1.0)}, Verdict(float(total >= 1.0), status, "7", 1.0))

@@ -20,7 +20,13 @@ Rows = list[dict[str, Any]]
 ALL = {"eval.problems": 0, "learner.problems_per_update": 1}
 """Settings under which every usable row is a training problem."""
 
-SUMS: Rows = [{"problem": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(30)]
+
+def problem_row(problem: Any, answer: Any) -> dict[str, Any]:
+    return {"problem": problem, "answer": answer}
+
+
+LONG = "A train leaves the old station at noon and reaches the harbour {} miles away after {} hours. How fast is it?"
+SUMS: Rows = [problem_row(f"What is {i} + {i}?", str(2 * i)) for i in range(30)]
 
 
 def write_csv(path: Path, rows: Rows) -> None:

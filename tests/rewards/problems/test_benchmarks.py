@@ -19,7 +19,7 @@ from microbudget_rl.rewards.problems.loading import (
 from microbudget_rl.rewards.problems.rows import RawProblem
 from microbudget_rl.rewards.problems.sources import Row
 from tests.json_lines import write_rows
-from tests.rewards.problems.rows import Rows
+from tests.rewards.problems.rows import Rows, problem_row
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_the_recipe_names_unusual_columns(config: Config, tiny_tokenizer: Any) -
     with pytest.raises(BadInput, match=r"data.problem_field: .*q, result"):
         load_benchmark(benchmark, config, tiny_tokenizer)
     with pytest.raises(BadInput, match="1 empty problem"):
-        load_benchmark(write([{"problem": "", "answer": "1"}]), config, tiny_tokenizer)
+        load_benchmark(write([problem_row("", "1")]), config, tiny_tokenizer)
     benchmark, config = (
         write([{"q": "1 + 1", "result": 2}]),
         changed(config, {"data.problem_field": "q", "data.answer_field": "result"}),

@@ -15,7 +15,7 @@ from microbudget_rl.rewards.problems.candidates import TRIED, load_with_candidat
 from microbudget_rl.rewards.verify import verify
 from microbudget_rl.rewards.weighted_sum import well_formed
 from tests.json_lines import write_rows
-from tests.rewards.problems.rows import SUMS, Loader, Rows
+from tests.rewards.problems.rows import SUMS, Loader, Rows, problem_row
 
 SELF = {"warm_start.source": "self", "warm_start.few_shot": [ExampleConfig("1 * 2", "3"), ExampleConfig("2 + 2", "4")]}
 SOLVED = {"warm_start.source": "file:solved.jsonl", "rollout.max_response_tokens": 100, "reward.format": 0.0}
@@ -79,7 +79,7 @@ def test_unusable_solutions_are_left_out(loader: Loader) -> None:
 @pytest.mark.parametrize(
     ("solved", "said"),
     [
-        ([{"problem": "What?", "answer": "18"}], "warm_start.solution_field: .*'solution'.*problem, answer"),
+        ([problem_row("What?", "18")], "warm_start.solution_field: .*'solution'.*problem, answer"),
         ([{"problem": "What?", "answer": "18", "solution": ""}] * 3, "warm_start.source: .*no usable problem"),
         ([], "warm_start.source: .*solved.jsonl"),
     ],
