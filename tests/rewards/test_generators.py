@@ -73,13 +73,10 @@ def pool() -> Iterator[VerifierPool]:
         yield pool
 
 
-@pytest.mark.parametrize("name", FEW)
-def test_junk_earns_nothing_in_a_few_sets(pool: VerifierPool, name: str) -> None:
-    assert rewarded(pool, name, problems=2) == []
+OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in sorted(DATASETS.keys() - {*REFUSED, *FEW})]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(DATASETS.keys() - REFUSED.keys()))
+@pytest.mark.parametrize("name", [*FEW, *OTHERS])
 def test_junk_earns_nothing_in_any_set(pool: VerifierPool, name: str) -> None:
     assert rewarded(pool, name, problems=3) == []
 
