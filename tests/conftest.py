@@ -198,13 +198,10 @@ def own_signal_handlers() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def own_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees what another one has left, either."""
+    """No test sees what another one has left, either. Nothing is flushed to a disk that others keep busy: no test is
+    about power cuts.
+    """
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(autouse=True)
-def disk_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is flushed to a disk that others keep busy: no test is about power cuts."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
