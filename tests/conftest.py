@@ -16,10 +16,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from microbudget_rl.actors.advantages import weigh
-from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Reward, Sample, Status, Verdict
+from microbudget_rl.actors.messages import AdapterRef, Group, Sample, Status
 from microbudget_rl.conf import signals
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.conf.settings import changed
+from tests.fakes import make_problem, make_reward
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")  # learners in the test process, also where there is a GPU
 
@@ -197,13 +198,10 @@ def own_signal_handlers() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def own_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees what another one has left, either."""
+    """No test sees what another one has left, either. Nothing is flushed to a disk that others keep busy: no test is
+    about power cuts.
+    """
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(autouse=True)
-def disk_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is flushed to a disk that others keep busy: no test is about power cuts."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
@@ -212,8 +210,20 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("tiny-model"))
 
 
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> Any:
+    return make_tokenizer()
+
+
 def write_tiny_model(folder: Path) -> Path:
     """Write a folder in Hugging Face format: a random Llama of two layers (bf16, tied head) with a real tokenizer."""
+    return save_llama(
+        folder, make_tokenizer(), vocab_size=VOCABULARY, hidden_size=128, num_attention_heads=4, initializer_range=0.1
+    )
+
+
+def make_tokenizer() -> Any:
+    """Train a real tokenizer, which has a token for every byte and a ChatML template."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -231,9 +241,7 @@ def write_tiny_model(folder: Path) -> Path:
         tokenizer_object=tokenizer, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|endoftext|>"
     )
     fast.chat_template = CHAT_TEMPLATE
-    return save_llama(
-        folder, fast, vocab_size=VOCABULARY, hidden_size=128, num_attention_heads=4, initializer_range=0.1
-    )
+    return fast
 
 
 def save_llama(folder: Path, tokenizer: Any, hidden_size: int, **sizes: Any) -> Path:
@@ -297,12 +305,12 @@ def build_group() -> Callable[..., Group]:
         lengths = [rng.randint(*response_tokens) for _ in rewards]
         group = Group(
             index=index,
-            problem=Problem(f"p{index}", f"{index} + 1 =", ids(prompt_tokens), str(index + 1)),
+            problem=replace(make_problem(index), prompt_ids=ids(prompt_tokens)),
             adapter=adapter or AdapterRef(0, 0, "nowhere"),
             samples=tuple(
                 Sample(ids(n), tuple(rng.uniform(-8.0, -4.0) for _ in range(n)), "text", "stop") for n in lengths
             ),
-            rewards=tuple(_reward(total) for total in rewards),
+            rewards=tuple(make_reward(total or 0.0, Status.TIMEOUT if total is None else None) for total in rewards),
         )
         return weighed(group, Config())
 
@@ -311,10 +319,3 @@ def build_group() -> Callable[..., Group]:
 
 def weighed(group: Group, config: Config) -> Group:
     return replace(group, advantages=weigh(group, config.algorithm, config.reward.accuracy))
-
-
-def _reward(total: float | None) -> Reward:
-    if total is None:
-        return Reward(0.0, {"accuracy": 0.0}, Verdict(0.0, Status.TIMEOUT, None, 2000.0))
-    status = Status.CORRECT if total >= 1.0 else Status.WRONG
-    return Reward(total, {"accuracy": float(total >= 1.0)}, Verdict(float(total >= 1.0), status, "7", 1.0))

@@ -115,7 +115,7 @@ class FakeEngine(Remote):
             await self.work(self.seconds_of(index))
         self.tokens += sampling.samples
         if sampling.samples > 1:
-            self.served.append((index, adapter and adapter.name))
+            self.served.append((index, adapter.name if adapter else None))
         sample = Sample((7,), (self.logprob,), "7", self.finish_reason)
         return Group(index, request.problem, adapter, (sample,) * sampling.samples)
 

@@ -6,11 +6,12 @@ import base64
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.http_server import Answer, in_full, serving
 
 TOKEN = "hf_stand_in"
 
@@ -22,7 +23,7 @@ class Hub:
     files: by repository and path. models: files by repository, commit and path, the newest commit last. tags: commits.
     asked: paths of all requests. created: bodies of requests to `create`.
     silent, nonsense: ends of paths that get no response, or one of no use.
-    page: the content of a refusal of every request; None for none.
+    page: the answer to every request; None for its own.
     """
 
     url: str = ""
@@ -34,8 +35,7 @@ class Hub:
     commits: list[str] = field(default_factory=list)
     silent: str = "none"
     nonsense: str = "none"
-    page: Any = None
-    closed: threading.Event = field(default_factory=threading.Event)
+    page: Answer | None = None
 
 
 @contextmanager
@@ -43,70 +43,40 @@ def running_hub() -> Iterator[Hub]:
     """A hub on a free port of loopback that accepts TOKEN."""
     hub = Hub()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def respond(path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        hub.asked.append(path)
+        if path.endswith(hub.silent):
+            threading.Event().wait()
+        if path.endswith(hub.nonsense):
+            return in_full(b"<html>")
+        if hub.page is not None:
+            return hub.page
+        if headers.get("Authorization") != f"Bearer {TOKEN}":
+            return in_full({"error": "Invalid username or password."}, 401)
+        return carry_out(hub, path, body)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-        def handle_any(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            path = self.path.partition("?")[0]
-            hub.asked.append(path)
-            if path.endswith(hub.silent):
-                hub.closed.wait(60)
-            elif path.endswith(hub.nonsense):
-                self.answer(200, "<html>")
-            elif hub.page is not None:
-                self.answer(507, hub.page)
-            elif self.headers.get("Authorization") != f"Bearer {TOKEN}":
-                self.answer(401, {"error": "Invalid username or password."})
-            else:
-                code, content, *headers = respond(hub, path, body)
-                self.answer(code, content, *headers)
-
-        do_GET = do_HEAD = do_POST = do_PUT = handle_any  # noqa: N815  # as the library names them
-
-        def answer(self, code: int, content: Any, headers: tuple[tuple[str, str], ...] = ()) -> None:
-            text = content if isinstance(content, str | bytes) else json.dumps(content)
-            data = text.encode() if isinstance(text, str) else text
-            self.send_response(code)
-            self.send_header("Content-Type", "text/plain" if isinstance(content, str) else "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            for name, value in headers:
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(data)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    hub.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with serving(respond) as hub.url:
         yield hub
-    finally:
-        hub.closed.set()
-        server.shutdown()
-        server.server_close()
 
 
-def respond(hub: Hub, path: str, body: bytes) -> tuple[Any, ...]:
-    """Status, content and headers of a response."""
+def carry_out(hub: Hub, path: str, body: bytes) -> Answer:
+    """Do what a request asks for."""
     asked = json.loads(body) if body[:1] == b"{" and b"\n" not in body.strip() else {}
     if path == "/api/whoami-v2":
-        return 200, {"name": "me", "type": "user", "auth": {"accessToken": {"role": "write"}}}
+        return in_full({"name": "me", "type": "user", "auth": {"accessToken": {"role": "write"}}})
     if path == "/api/validate-yaml":
-        return 200, {"errors": [], "warnings": []}
+        return in_full({"errors": [], "warnings": []})
     if path == "/api/repos/create":
         name = f"{asked.get('organization') or 'me'}/{asked['name']}"
         hub.created.append(asked)
         hub.files.setdefault(name, {".gitattributes": b""})
-        return 200, {"url": f"{hub.url}/{name}", "name": name}
+        return in_full({"url": f"{hub.url}/{name}", "name": name})
     if "/resolve/" in path:
         name, _, place = path[1:].partition("/resolve/")
         commit, _, file = place.partition("/")
         content = hub.models[name][commit][file]
-        return 200, content, (("X-Repo-Commit", commit), ("ETag", f'"{hashlib.sha1(content).hexdigest()}"'))
+        digest = hashlib.sha1(content).hexdigest()
+        return in_full(content, **{"X-Repo-Commit": commit, "ETag": f'"{digest}"'})
     assert path.startswith("/api/models/"), path
     owner, model, *rest = path.removeprefix("/api/models/").split("/")
     name = f"{owner}/{model}"
@@ -114,18 +84,18 @@ def respond(hub: Hub, path: str, body: bytes) -> tuple[Any, ...]:
         commits, (kind, revision) = hub.models[name], rest or ("revision", "main")
         commit = {"main": [*commits][-1], **hub.tags}.get(revision, revision)
         if commit not in commits:
-            return 404, {"error": "Invalid rev id"}, (("X-Error-Code", "RevisionNotFound"),)
+            return in_full({"error": "Invalid rev id"}, 404, **{"X-Error-Code": "RevisionNotFound"})
         if kind == "revision":
-            return 200, {"id": name, "sha": commit, "siblings": []}
+            return in_full({"id": name, "sha": commit, "siblings": []})
         tree = ({"path": path, "size": len(content)} for path, content in commits[commit].items())
-        return 200, [{"type": "file", "oid": "0" * 40, **file} for file in tree]
+        return in_full([{"type": "file", "oid": "0" * 40, **file} for file in tree])
     if name not in hub.files:
-        return 404, {"error": "Repository not found"}, (("X-Error-Code", "RepoNotFound"),)
+        return in_full({"error": "Repository not found"}, 404, **{"X-Error-Code": "RepoNotFound"})
     if rest[:1] == ["preupload"]:
         modes = {"uploadMode": "regular", "shouldIgnore": False}
-        return 200, {"files": [{**file, **modes} for file in asked["files"]]}
+        return in_full({"files": [{**file, **modes} for file in asked["files"]]})
     if not rest:
-        return 200, {"id": name, "sha": "0" * 40, "siblings": [{"rfilename": path} for path in hub.files[name]]}
+        return in_full({"id": name, "sha": "0" * 40, "siblings": [{"rfilename": path} for path in hub.files[name]]})
     assert rest[:1] == ["commit"], path
     for line in map(json.loads, body.splitlines()):
         value = line["value"]
@@ -133,4 +103,4 @@ def respond(hub: Hub, path: str, body: bytes) -> tuple[Any, ...]:
             hub.commits.append(value["summary"])
         elif line["key"] == "file":
             hub.files[name][value["path"]] = base64.b64decode(value["content"])
-    return 200, {"commitUrl": f"{hub.url}/{name}/commit/1", "commitOid": "1" * 40, "success": True}
+    return in_full({"commitUrl": f"{hub.url}/{name}/commit/1", "commitOid": "1" * 40, "success": True})

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from microbudget_rl.actors.evaluation.statistics import share_interval
 from microbudget_rl.actors.storage.folders import mark
 from microbudget_rl.conf.parsing import FORMAT
 from microbudget_rl.launch.reporting.history import Sweep, read_sweep
+from tests.json_lines import read_rows, write_rows
 
 HOSTILE = (
     "</pre><script>alert(1)</script>\x00\x1b[31m\ud800 \u202egnorw `code` ``` | $x^2$ & &lt; **b** _i_ ~~s~~"
@@ -90,10 +91,6 @@ def edited(file: Path) -> Iterator[Any]:
     """Let a test change the content of a JSON file."""
     yield (content := json.loads(file.read_text()))
     file.write_text(json.dumps(content))
-
-
-def write_rows(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def write_samples(folder: Path, name: str, solved: int) -> None:
@@ -302,7 +299,7 @@ def samples(problems: int, level: float) -> list[dict[str, Any]]:
 
 def _change_metrics(file: Path, rank: int, seed: int) -> None:
     """Let the entropy fall by a tenth per doubling of the rank, with 100 validation problems at every fifth update."""
-    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows = read_rows(file)
     for row in rows:
         fall = min(0.1 * rank.bit_length() + 0.01 * seed, 0.95) * row["update"] / len(rows)
         row |= {"policy/entropy": 2.0 * (1 - fall), "validation/problems": 100}

@@ -8,6 +8,8 @@ from microbudget_rl.actors.storage.files import seal
 from microbudget_rl.actors.storage.folders import mark
 from microbudget_rl.conf.load import dump, load
 from microbudget_rl.conf.schema.model import PROJECTIONS
+from tests.json_lines import write_rows
+from tests.run_folders import sample as sample_of
 
 QUESTIONS = [f"What is {number} + 4? Put the final answer within \\boxed{{}}." for number in range(6)]
 
@@ -19,9 +21,8 @@ def write_trained(
 ) -> Path:
     """A finished run of a model. std: of the adapter's B. The held-out problems are 0 + 4, 1 + 4, …"""
     folder.parent.mkdir(exist_ok=True)
-    data = folder.parent / "sums.jsonl"
-    problems = [{"problem": f"What is {number} + 4?", "answer": str(number + 4)} for number in range(40)]
-    data.write_text("".join(json.dumps(problem) + "\n" for problem in problems))
+    problems = ({"problem": f"What is {number} + 4?", "answer": str(number + 4)} for number in range(40))
+    data = write_rows(folder.parent / "sums.jsonl", problems)
     arguments = [
         "conf=quickstart",
         f"run.name={folder.name}",
@@ -47,8 +48,8 @@ def write_trained(
     (folder / "checkpoints" / "latest").symlink_to(checkpoint.name)
     (folder / "samples").mkdir()
     for name, right in (("base", 1), ("final", 5)):
-        samples = [sample(number, name, number < right) for number in range(rows)]
-        (folder / "samples" / f"eval-{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in samples))
+        samples = (sample(number, name, number < right) for number in range(rows))
+        write_rows(folder / "samples" / f"eval-{name}.jsonl", samples)
     (folder / "summary.json").write_text(json.dumps({"status": "budget_exhausted"}))
     return folder
 
@@ -71,16 +72,10 @@ def save_adapter(folder: Path, model: Path, std: float, seed: int = 1, **lora: A
 
 def sample(number: int, name: str, right: bool) -> dict[str, object]:
     answer = number + 4 if right else 99
-    return {
-        "group": number,
-        "problem": f"p{number}",
+    return sample_of(number, right) | {
         "prompt": f"<|im_start|>user\n{QUESTIONS[number % len(QUESTIONS)]}<|im_end|>\n<|im_start|>assistant\n",
         "gold": str(number + 4),
         "version": None if name == "base" else 4,
         "response": f"{number} + 4 = \\boxed{{{answer}}}",
-        "tokens": 12,
-        "finish_reason": "stop",
-        "reward": float(right),
-        "status": "correct" if right else "wrong",
         "extracted": str(answer),
     }

@@ -12,6 +12,7 @@ import pytest
 
 from microbudget_rl.conf.load import written
 from tests.conftest import ROOT, save_llama
+from tests.json_lines import write_rows
 
 WORDS = ["<unk>", "<bos>", "<eos>", *map(str, range(10)), "+", "=", "user", "assistant"]
 BOXES = [rf"\boxed{{{number}}}" for number in (6, 7, 8)]
@@ -59,7 +60,8 @@ def start(boxing_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Calla
     arguments of its Popen.
     """
     folder = tmp_path_factory.mktemp("runs")
-    sums = write_sums(folder / "sums.jsonl")
+    rows = ({"problem": f"{a} + {b} =", "answer": "7"} for a in range(9) for b in range(9))
+    sums = write_rows(folder / "sums.jsonl", rows)
     usual = {"run.folder": str(folder), "model.path": str(boxing_model), "data.source": f"file:{sums}", **TINY}
     usual |= {"rollout.kv_cache_gib": 1, "checkpoint.every": 2}
 
@@ -77,16 +79,6 @@ def start(boxing_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Calla
 
     launch.folder = folder  # type: ignore[attr-defined]
     return launch
-
-
-def write_sums(file: Path) -> Path:
-    rows = ({"problem": f"{a} + {b} =", "answer": "7"} for a in range(9) for b in range(9))
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return file
-
-
-def read_rows(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import read_rows
 from tests.faults.conftest import Run, begin, begin_once
+from tests.json_lines import read_rows
 
 __all__ = ["begin", "begin_once"]
 
@@ -37,7 +37,7 @@ def repeatable(folder: Path) -> tuple[list[dict[str, Any]], dict[str, bytes], di
     """What a run leaves that does not depend on the clock: metrics, samples, its warm start, and the files of all
     its adapters.
     """
-    rows = [{k: v for k, v in row.items() if not k.startswith(TIMES)} for row in read_rows(folder)]
+    rows = [{k: v for k, v in row.items() if not k.startswith(TIMES)} for row in read_rows(folder / "metrics.jsonl")]
     files = (folder / "samples").glob("*.jsonl")
     samples = {str(file.relative_to(folder)): re.sub(rb'"seconds": [\d.]+', b"", file.read_bytes()) for file in files}
     adapters = {

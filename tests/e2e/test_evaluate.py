@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.json_lines import read_rows, write_rows
 from tests.trained_runs import save_adapter
 
 pytestmark = pytest.mark.slow
@@ -22,8 +23,8 @@ PROBLEMS = 20
 
 def command(model: Path, folder: Path, std: float) -> list[str]:
     save_adapter(folder / "adapter", model, std)
-    data = folder / "sums.jsonl"
-    data.write_text("".join(json.dumps({"problem": f"{a} + 3 =", "answer": "7"}) + "\n" for a in range(PROBLEMS)))
+    rows = ({"problem": f"{a} + 3 =", "answer": "7"} for a in range(PROBLEMS))
+    data = write_rows(folder / "sums.jsonl", rows)
     return [
         sys.executable,
         str(ROOT / "launch" / "evaluate.py"),
@@ -64,7 +65,7 @@ def test_evaluation_killed_in_the_middle_is_finished_by_the_same_command(boxing_
     after = lines()
     assert set(before) <= set(after)
     for file in files:
-        drawn = Counter((row["problem"], row["sample"]) for row in map(json.loads, file.read_text().splitlines()))
+        drawn = Counter((row["problem"], row["sample"]) for row in read_rows(file))
         assert set(drawn.values()) == {1}
         assert len(drawn) == N * PROBLEMS
     document = json.loads((folder / "evaluation.json").read_text())

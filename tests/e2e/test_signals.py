@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from tests.conftest import ROOT
-from tests.e2e.conftest import read_rows
 from tests.faults.conftest import GONE_S
+from tests.json_lines import read_rows
 from tests.trained_runs import write_trained
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -86,7 +86,7 @@ def test_signal_has_its_exit_code_and_leaves_nothing(
         else:
             process = start(name, *settings(moment), program=moment.command, **pipes)
     awaited = {"start": 0, "training": 1, "end": UPDATES}[moment.phase]
-    while process.poll() is None and updates(folder) < awaited:
+    while process.poll() is None and len(read_rows(folder / "metrics.jsonl")) < awaited:
         time.sleep(0.05)
     time.sleep(moment.seconds)
     done, said = process.poll() is not None, log.stat().st_size
@@ -122,12 +122,6 @@ def settings(moment: Moment) -> list[str]:
     if moment.command == "sweep":
         given = ["lora.rank=[4,8]"]
     return [*given, "budget.minutes=30"]
-
-
-def updates(folder: Path) -> int:
-    file = folder / "metrics.jsonl"
-    rows = read_rows(folder) if file.exists() and file.read_text().endswith("\n") else []
-    return len(rows)
 
 
 def survivors(session: int) -> list[str]:

@@ -8,20 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import read_rows, read_summary
+from tests.e2e.conftest import read_summary
+from tests.json_lines import read_rows, write_rows
 
 pytestmark = pytest.mark.slow
 
 
 def test_killed_sweep_goes_on_without_work_done_twice(start: Callable[..., subprocess.Popen[str]]) -> None:
     folder: Path = start.folder / "ranks-swept"  # type: ignore[attr-defined]
-    benchmark = folder.parent / "benchmark.jsonl"
-    benchmark.write_text("".join(json.dumps({"problem": f"{a} + 9 =", "answer": "7"}) + "\n" for a in range(6)))
+    rows = ({"problem": f"{a} + 9 =", "answer": "7"} for a in range(6))
+    benchmark = write_rows(folder.parent / "benchmark.jsonl", rows)
     evaluated = (f"benchmarks=[file:{benchmark}]", "n=2", "sweep.pass_at=[1,2]")
     settings = ("lora.rank=[4,8]", "budget.updates=4", "budget.minutes=10", *evaluated)
     first = start("ranks-swept", *settings, program="sweep")
     metrics = folder / "r4" / "metrics.jsonl"
-    while not metrics.exists() or len(metrics.read_text().splitlines()) < 2:
+    while len(read_rows(metrics)) < 2:
         assert first.poll() is None, first.communicate()[0]
         time.sleep(0.2)  # another process writes the file
     first.kill()
@@ -30,7 +31,7 @@ def test_killed_sweep_goes_on_without_work_done_twice(start: Callable[..., subpr
     output, _ = again.communicate()
     assert again.returncode == 0, output
     for name in ("r4", "r8"):
-        assert [row["update"] for row in read_rows(folder / name)] == [1, 2, 3, 4]
+        assert [row["update"] for row in read_rows(folder / name / "metrics.jsonl")] == [1, 2, 3, 4]
         assert read_summary(folder / name)["plasticity"]["rank"] == int(name[1:])
         assert f"{name}: completed" in output
     assert "held-out pass@1" in output

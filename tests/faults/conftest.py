@@ -1,6 +1,5 @@
 """Real runs whose processes are killed."""
 
-import json
 import os
 import signal
 import subprocess
@@ -13,7 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.e2e.conftest import boxing_model, read_rows, read_summary, start
+from tests.e2e.conftest import boxing_model, read_summary, start
+from tests.json_lines import read_rows
 
 __all__ = ["boxing_model", "start"]
 
@@ -45,16 +45,12 @@ class Run:
 
     @property
     def updates(self) -> int:
-        file = self.folder / "metrics.jsonl"
-        rows = read_rows(self.folder) if file.exists() and file.read_text().endswith("\n") else []
+        rows = read_rows(self.folder / "metrics.jsonl")
         return int(rows[-1]["update"]) if rows else 0
 
     def events(self, kind: str) -> list[str]:
         """What has been written down so far of events of this kind."""
-        file = self.folder / "events.jsonl"
-        lines = file.read_text().splitlines(keepends=True) if file.exists() else []
-        events = [json.loads(line) for line in lines if line.endswith("\n")]
-        return [event["detail"] for event in events if kind in event["event"]]
+        return [event["detail"] for event in read_rows(self.folder / "events.jsonl") if kind in event["event"]]
 
     def look(self) -> list[psutil.Process]:
         """The processes of the run that live now: of the session that its driver began, whoever their parent is."""
@@ -166,7 +162,7 @@ class Ended:
         self.code = code
         self.output = output
         self.folder = folder
-        self.rows = read_rows(folder) if (folder / "metrics.jsonl").exists() else []
+        self.rows = read_rows(folder / "metrics.jsonl")
         self.summary: dict[str, Any] = read_summary(folder) if (folder / "summary.json").exists() else {}
 
     def events(self, kind: str) -> list[str]:
@@ -183,8 +179,8 @@ def learned_from(ended: Ended) -> dict[int, str]:
     """Problem by group index of all groups behind the adapter; fails if one was learned from twice."""
     seen: dict[int, str] = {}
     for row in ended.rows:
-        lines = (ended.folder / "samples" / f"update-{row['update']:06d}.jsonl").read_text().splitlines()
-        groups = {sample["group"]: sample["problem"] for sample in map(json.loads, lines)}
+        samples = read_rows(ended.folder / "samples" / f"update-{row['update']:06d}.jsonl")
+        groups = {sample["group"]: sample["problem"] for sample in samples}
         assert not groups.keys() & seen.keys()
         seen.update(groups)
     return seen

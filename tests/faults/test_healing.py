@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults.conftest import ROLLOUT, Run
+from microbudget_rl.actors.runtime.supervision import DEATHS_IN_A_ROW
+from tests.faults.conftest import COORDINATOR, ROLLOUT, Run
 from tests.faults.injection import Trial
 from tests.faults.moments import KILLS
 
@@ -36,12 +37,16 @@ def test_hanging_engine_is_replaced(begin: Begin) -> None:
     assert "did not answer for" in event
 
 
-def test_engine_that_never_comes_back_ends_the_run_with_the_cause(begin: Begin) -> None:
-    run = begin("hopeless", *SETTINGS)
-    run.wait_for_update(2)
-    run.kill_each_new(ROLLOUT, 3)
+@pytest.mark.parametrize(("process", "name", "update"), [(ROLLOUT, "rollout-0", 2), (COORDINATOR, "coordinator", 0)])
+def test_process_that_never_comes_back_ends_the_run_with_the_cause(
+    process: str, name: str, update: int, begin: Begin
+) -> None:
+    """update: the run is that far when it begins."""
+    run = begin(f"hopeless-{name}", *SETTINGS)
+    run.wait_for_update(update)
+    run.kill_each_new(process, DEATHS_IN_A_ROW)
     ended = run.end()
     assert ended.code == 1, ended.output
     assert ended.summary["status"] == "failed"
     for text in (ended.summary["reason"], ended.output):
-        assert "rollout-0 died 3 times in a row" in text
+        assert f"{name} died {DEATHS_IN_A_ROW} times in a row" in text

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from microbudget_rl.actors.runtime.supervision import DEATHS_IN_A_ROW
 from microbudget_rl.actors.storage.files import seal
 from tests.faults.conftest import COORDINATOR, LEARNER, Ended, Run, latest, learned_from
 
@@ -54,14 +53,6 @@ def test_run_goes_on_by_itself_when_the_coordinator_is_killed(begin: Begin) -> N
     assert ended.output.count(f"coordinator died: {event}") == 1
     assert f"restarting from update {saved}, attempt 1 of" in event
     assert ended.summary["ledger"]["counts"]["deaths/coordinator"] == 1
-
-
-def test_coordinator_that_never_comes_back_ends_the_run(begin: Begin) -> None:
-    run = begin("hopeless-coordinator", "budget.updates=16", *SETTINGS)
-    run.kill_each_new(COORDINATOR, DEATHS_IN_A_ROW)
-    ended = run.end()
-    assert ended.code == 1, ended.output
-    assert f"died {DEATHS_IN_A_ROW} times in a row" in ended.summary["reason"]
 
 
 def test_kill_of_the_driver_takes_everything_along_and_is_resumed(begin: Begin, uninterrupted: Ended) -> None:

@@ -12,6 +12,7 @@ import pytest
 from microbudget_rl.actors.storage.documents import EventKind
 from microbudget_rl.launch.hardware.machine import GIB, detect
 from tests.gpu.conftest import memory_used
+from tests.json_lines import read_rows
 
 ROOT = Path(__file__).parents[2]
 MINUTES = 8
@@ -24,7 +25,7 @@ def quickstart(folder: Path, *settings: str) -> tuple[str, dict[str, Any], list[
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads((folder / "quickstart" / "summary.json").read_text())
-    rows = [json.loads(line) for line in (folder / "quickstart" / "metrics.jsonl").read_text().splitlines()]
+    rows = read_rows(folder / "quickstart" / "metrics.jsonl")
     print(f"{len(rows)} updates in {summary['spent_s']:.0f} s: {done.stdout.splitlines()[-1]}")
     events = [
         each["event"] for each in summary["events"] if each["event"].endswith((EventKind.DIED, EventKind.FALLBACK))

@@ -10,6 +10,7 @@ from huggingface_hub import constants
 
 from microbudget_rl.launch import push
 from microbudget_rl.launch.trained.policy import Trained
+from tests.http_server import in_full
 from tests.hub import TOKEN, Hub, running_hub
 from tests.run_folders import write_run
 from tests.trained_runs import SHOWN, write_trained
@@ -176,7 +177,10 @@ def test_nothing_is_sent_without_a_good_token_or_of_a_run_that_has_not_ended(
 
 
 def test_page_of_the_hub_does_not_show_the_token(run: Path, hub: Hub, refused: Callable[..., str]) -> None:
-    pages = {"HTTP 507": f"<html>{TOKEN}</html>", "no room": {"error": f"no room left for {TOKEN}"}}
+    pages = {
+        "HTTP 507": in_full(f"<html>{TOKEN}</html>".encode(), 507, **{"Content-Type": "text/html"}),
+        "no room": in_full({"error": f"no room left for {TOKEN}"}, 507),
+    }
     for said, page in pages.items():
         hub.page = page
         error = refused(push.main, [str(run), "to=me/mine"])

@@ -16,6 +16,8 @@ from microbudget_rl.launch.reporting.paper import PAPER
 from tests.malformed.conftest import files
 from tests.run_folders import EVALUATION, HOSTILE, PLASTICITY, edited, write_benchmarked, write_run, write_sweep
 
+pytestmark = pytest.mark.long
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), "")
 RUN_SECTIONS = "before-and-after, health, benchmarks, curves, plasticity, ledger, samples, configuration"
 RUN_PLOTS = {"learning", "length", "entropy", "kl", "mismatch", "waste"}

@@ -30,6 +30,7 @@ from microbudget_rl.launch.plan.time import Calibration, Workload
 from microbudget_rl.rewards.pool import VerifierPool
 from microbudget_rl.rewards.weighted_sum import RewardFunction
 from tests.conftest import write_tiny_model
+from tests.json_lines import write_rows
 from tests.run_folders import EVALUATION, PLASTICITY, evaluation, write_run
 from tests.trained_runs import write_trained
 
@@ -70,7 +71,7 @@ class Stock:
         self.trained, self.unfinished = folder / "runs" / "trained", folder / "unfinished"
         write_tiny_model(self.model)
         rows = ({"problem": f"What is {number} + 5?", "answer": str(number + 5)} for number in range(16))
-        self.data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_rows(self.data, rows)
         write_run(self.finished, model=str(self.model), plasticity=PLASTICITY, updates=4)
         (self.finished / "evaluation").mkdir()
         document = {**EVALUATION, "protocol": {**EVALUATION["protocol"], "model": str(self.model)}}
@@ -89,7 +90,7 @@ class Stock:
             "ledger.json": {"seconds": {"run": {"start": 9.0}}, "counts": {"tokens/useful": 900}},
             "events.jsonl": {"update": 2, "event": "rollout-0 died", "detail": "killed"},
         }.items():
-            (run / name).write_text(json.dumps(document) + "\n")
+            write_rows(run / name, [document])
         write_state(checkpoint := run / CHECKPOINT, CoordinatorState(version=4))
         facts = {"format": FORMAT, "version": 4, "steps": 4, "model": str(self.model), "dtype": "float32"}
         (checkpoint / "learner.json").write_text(json.dumps(facts))

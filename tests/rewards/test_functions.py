@@ -4,9 +4,7 @@ import asyncio
 import json
 import math
 import re
-import socketserver
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count, islice
@@ -22,6 +20,7 @@ from microbudget_rl.rewards import killable_worker
 from microbudget_rl.rewards.pool import VerifierPool, check_functions, check_reward_functions
 from microbudget_rl.rewards.user_function import BadReward, UserFunction, number
 from microbudget_rl.rewards.weighted_sum import RewardFunction
+from tests.http_server import serving
 from tests.rewards.corpus import sample
 
 pytestmark = pytest.mark.long
@@ -310,7 +309,7 @@ def refused(call):
         return True
 async def reward(prompt, response, gold):
     reader, writer = await asyncio.open_connection("localhost", int(gold))
-    writer.write(response.encode() + b"\\n")
+    writer.write(b"GET " + response.encode() + b" HTTP/1.0\\r\\n\\r\\n")
     found = float(await reader.readline())
     walls = refused(lambda: socket.socket(socket.AF_UNIX)), refused(os.fork), refused(lambda: open("/tmp/mine", "w"))
     return found if all(walls) and "TOKEN" not in str(os.environ) else -1.0
@@ -321,17 +320,9 @@ def test_a_function_that_asks_for_the_network_has_it_and_nothing_else(
     write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MY_TOKEN", "secret")
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Lengths) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        problem = replace(PROBLEM, gold=str(server.server_address[1]))
-        reward = RewardFunction(RewardConfig(custom=[CustomRewardConfig(write(CALLS), network=True)]))
-        with VerifierPool(reward, workers=1) as pool:
-            group = Group(0, problem, None, tuple(map(sample, ("a", "bb"))))
-            rewards = asyncio.run(pool.score(group)).rewards
-        server.shutdown()
+    reward = RewardFunction(RewardConfig(custom=[CustomRewardConfig(write(CALLS), network=True)]))
+    with serving(lambda path, *_: (0, {}, [b"%d\n" % len(path)])) as address, VerifierPool(reward, workers=1) as pool:
+        problem = replace(PROBLEM, gold=address.rpartition(":")[2])
+        group = Group(0, problem, None, tuple(map(sample, ("a", "bb"))))
+        rewards = asyncio.run(pool.score(group)).rewards
     assert [one.parts["reward"] for one in rewards] == [1.0, 2.0]
-
-
-class Lengths(socketserver.StreamRequestHandler):
-    def handle(self) -> None:
-        self.wfile.write(b"%d\n" % len(self.rfile.readline().strip()))

@@ -23,6 +23,8 @@ from microbudget_rl.rewards.verify.text.extraction import extract
 from microbudget_rl.rewards.weighted_sum import RewardFunction
 from tests.rewards.corpus import CASES, STATUSES
 
+pytestmark = pytest.mark.long
+
 JUNK = (
     "0", "1", "-1", "2", "42", "00", "1.0", "1e308", "1e400", "-1e308", "nan", "NaN", "inf", "-Infinity", "nan+nanj",
     "nan + nani", "1j", "i", "True", "False", "yes", "No", "None", "null", "N/A", "junk", "a", "x", "?", ".", "-", ",",
@@ -73,18 +75,14 @@ def pool() -> Iterator[VerifierPool]:
         yield pool
 
 
-@pytest.mark.parametrize("name", FEW)
-def test_junk_earns_nothing_in_a_few_sets(pool: VerifierPool, name: str) -> None:
-    assert rewarded(pool, name, problems=2) == []
+OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in sorted(DATASETS.keys() - {*REFUSED, *FEW})]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(DATASETS.keys() - REFUSED.keys()))
+@pytest.mark.parametrize("name", [*FEW, *OTHERS])
 def test_junk_earns_nothing_in_any_set(pool: VerifierPool, name: str) -> None:
     assert rewarded(pool, name, problems=3) == []
 
 
-@pytest.mark.long
 def test_the_generators_that_run_answers_are_refused() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.rewards.attack", "generators"], stdout=subprocess.PIPE, check=True

@@ -1,9 +1,7 @@
-import contextlib
 import json
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from microbudget_rl.rewards.judge import ANSWER_BYTES, framed, score_of
 from microbudget_rl.rewards.pool import VerifierPool, check_reward_functions
 from microbudget_rl.rewards.user_function import Result, UserFunction
 from microbudget_rl.rewards.weighted_sum import RewardFunction
+from tests.http_server import Answer, in_full, serving
 from tests.rewards.corpus import sample
 
 FUNCTION = "microbudget_rl.rewards.judge:score"
@@ -26,52 +25,22 @@ REWARD = RewardFunction(RewardConfig(custom=[CustomRewardConfig(FUNCTION, 0.5, n
 
 KEY = "secret-of-the-judge"
 
-Answer = tuple[int, dict[str, str], str | Iterable[str]]
-"""Status, headers and body, maybe in parts. Status 0: the body is all that is sent."""
 
-
-class JudgeServer(ThreadingHTTPServer):
-    """A server with OpenAI's interface.
+class Judge:
+    """A model behind OpenAI's interface.
 
     asked: the requests so far, each as its key and body. answer: returns the answer to a body.
     """
 
-    daemon_threads, block_on_close = True, False
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self.server_address[1]}/v1"
+        self.address = ""
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.answer: Callable[[dict[str, Any]], Answer] = lambda body: completion(graded(body, 7))
-        self.ended = threading.Event()
-        threading.Thread(target=self.serve_forever, daemon=True).start()
 
-    def close(self) -> None:
-        self.ended.set()
-        self.shutdown()
-        self.server_close()
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: JudgeServer
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append((self.headers["Authorization"], body))
-        status, headers, text = self.server.answer(body)
-        parts = [text] if isinstance(text, str) else text
-        if status:
-            self.send_response(status)
-            length = {"Content-Length": str(len(text))} if isinstance(text, str) else {}
-            for name, value in {"Content-Type": "application/json", **length, **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-        with contextlib.suppress(OSError):
-            for part in parts:
-                self.wfile.write(part.encode())
-
-    def log_message(self, *_: Any) -> None:
-        pass
+    def respond(self, _: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        asked = json.loads(body)
+        self.asked.append((headers["Authorization"], asked))
+        return self.answer(asked)
 
 
 def graded(body: dict[str, Any], score: int) -> str:
@@ -81,17 +50,18 @@ def graded(body: dict[str, Any], score: int) -> str:
 
 
 def completion(reply: Any) -> Answer:
-    choices = [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": reply}}]
-    return 200, {}, json.dumps({"choices": choices})
+    message = {"role": "assistant", "content": reply}
+    return in_full({"choices": [{"index": 0, "finish_reason": "stop", "message": message}]})
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[JudgeServer]:
+def judge(monkeypatch: pytest.MonkeyPatch) -> Iterator[Judge]:
     monkeypatch.setattr(user_function, "PAUSES_S", (0.0, 0.0, 0.0))
-    server = JudgeServer()
-    write_settings(server.address)
-    yield server
-    server.close()
+    judge = Judge()
+    with serving(judge.respond) as address:
+        judge.address = f"{address}/v1"
+        write_settings(judge.address)
+        yield judge
 
 
 def write_settings(address: str, rubric: str = "Be kind.", most: int = 100, more: str = "") -> None:
@@ -104,18 +74,18 @@ def scored(*responses: str, deadline_s: float = 60.0) -> list[Result]:
     return UserFunction(FUNCTION, RemoteConfig(deadline_s=deadline_s))(PROBLEM.prompt, responses, PROBLEM.gold)
 
 
-def test_a_score_is_a_part_of_the_reward_and_a_confined_worker_gets_it(server: JudgeServer) -> None:
+def test_a_score_is_a_part_of_the_reward_and_a_confined_worker_gets_it(judge: Judge) -> None:
     with VerifierPool(REWARD, workers=1) as pool:
         [reward] = pool.rewards_all([(PROBLEM, sample(r"\boxed{5}"))])
         assert (reward.parts["score"], reward.total, reward.partial) == (0.7, pytest.approx(1.35), False)
-        server.answer = lambda _: completion(None)
+        judge.answer = lambda _: completion(None)
         [reward] = pool.rewards_all([(PROBLEM, sample(r"\boxed{5}"))])
     assert (reward.masked, reward.status, reward.verdict.status) == (True, Status.CRASH, Status.CORRECT)
     assert reward.complaints[0].function == FUNCTION
 
 
 def refused(status: int, **headers: str) -> Callable[[dict[str, Any]], Answer]:
-    return lambda _: (status, headers, json.dumps({"error": {"message": "no"}}))
+    return lambda _: in_full({"error": {"message": "no"}}, status, **headers)
 
 
 @pytest.mark.parametrize(
@@ -123,67 +93,65 @@ def refused(status: int, **headers: str) -> Callable[[dict[str, Any]], Answer]:
     [
         (refused(500), 4, False),
         (refused(429, **{"Retry-After": "3600"}), 1, True),
-        ("hang", 1, True),
-        (lambda _: (200, {}, '{"choices": []}'), 1, False),
-        (lambda _: (200, {"Content-Type": "text/html"}, "<html>"), 1, False),
-        (lambda _: (200, {}, "[" * 50_000), 4, False),
-        (lambda _: completion("Ten out of ten!"), 1, False),
-        (lambda _: completion(None), 1, False),
+        (lambda _: threading.Event().wait(), 1, True),
+        (lambda _: in_full({"choices": []}), 1, False),
+        (lambda _: in_full(b"<html>"), 1, False),
+        (lambda _: in_full(b"[" * 50_000), 4, False),
         (lambda _: completion([{"type": "text", "text": "10"}]), 1, False),
         (lambda body: completion(graded(body, 11)), 1, False),
     ],
 )
 def test_a_judge_that_does_not_judge_fails_for_that_response(
-    server: JudgeServer, answer: Any, attempts: int, late: bool
+    judge: Judge, answer: Any, attempts: int, late: bool
 ) -> None:
-    server.answer = (lambda _: server.ended.wait() and (500, {}, "")) if answer == "hang" else answer
+    judge.answer = answer
     [result] = scored("kind", deadline_s=0.5 if late else 60.0)
-    assert (result is None, len(server.asked)) == (late, attempts)
+    assert (result is None, len(judge.asked)) == (late, attempts)
     assert late or isinstance(result, str)
 
 
-def test_an_answer_without_end_is_not_read(server: JudgeServer) -> None:
+def test_an_answer_without_end_is_not_read(judge: Judge) -> None:
     sent = []
-    server.answer = lambda _: (200, {"Content-Length": f"{2**40}"}, (sent.append(1) or "x" * 2**20 for _ in range(600)))
+    judge.answer = lambda _: (200, {"Content-Length": f"{2**40}"}, (sent.append(1) or b"x" * 2**20 for _ in range(600)))
     [result] = scored("kind")
     assert str(ANSWER_BYTES) in str(result)
-    assert (len(server.asked), len(sent) < 300) == (1, True)
+    assert (len(judge.asked), len(sent) < 300) == (1, True)
 
 
-def test_a_process_makes_no_more_calls_than_it_may_with_those_that_are_repeated(server: JudgeServer) -> None:
-    write_settings(server.address, most=5)
-    server.answer = lambda body: refused(503)(body) if len(server.asked) < 3 else completion(graded(body, 7))
+def test_a_process_makes_no_more_calls_than_it_may_with_those_that_are_repeated(judge: Judge) -> None:
+    write_settings(judge.address, most=5)
+    judge.answer = lambda body: refused(503)(body) if len(judge.asked) < 3 else completion(graded(body, 7))
     assert sum(isinstance(result, float) for result in scored(*"abcdefgh")) == 3
-    assert len(server.asked) == 5
+    assert len(judge.asked) == 5
     assert scored("a") == [0.7]
 
 
-def test_the_check_before_a_run_asks_the_judge_within_its_calls(server: JudgeServer) -> None:
+def test_the_check_before_a_run_asks_the_judge_within_its_calls(judge: Judge) -> None:
     check_reward_functions(REWARD, [PROBLEM])
-    assert len(server.asked) == 2
+    assert len(judge.asked) == 2
     for most, answer, said in (
-        (1, server.answer, "calls"),
+        (1, judge.answer, "calls"),
         (9, refused(404), "404"),
         (9, lambda _: completion("7"), "'7'"),
     ):
-        write_settings(server.address, most=most)
-        server.answer = answer
+        write_settings(judge.address, most=most)
+        judge.answer = answer
         with pytest.raises(BadInput, match=rf"reward\.custom: '{FUNCTION}' .*{said}"):
             check_reward_functions(REWARD, [PROBLEM])
 
 
-def test_the_key_is_sent_and_is_in_no_failure(server: JudgeServer) -> None:
+def test_the_key_is_sent_and_is_in_no_failure(judge: Judge) -> None:
     Path("key.txt").write_text(f"{KEY}\n")
-    write_settings(server.address, more="key_file: key.txt")
+    write_settings(judge.address, more="key_file: key.txt")
     echoes: list[Answer] = [
-        (401, {}, json.dumps({"error": KEY})),
+        in_full({"error": KEY}, 401),
         completion(f"your key is {KEY}"),
-        *([(0, {}, f"HTTP/1.1 {KEY}\r\n\r\n")] * 4),
+        *([(0, {}, [f"HTTP/1.1 {KEY}\r\n\r\n".encode()])] * 4),
     ]
-    server.answer = lambda _: echoes[len(server.asked) - 1]
+    judge.answer = lambda _: echoes[len(judge.asked) - 1]
     results = [scored(response) for response in "abc"]
-    assert {key for key, _ in server.asked} == {f"Bearer {KEY}"}
-    assert (len(server.asked), KEY in repr(results)) == (6, False)
+    assert {key for key, _ in judge.asked} == {f"Bearer {KEY}"}
+    assert (len(judge.asked), KEY in repr(results)) == (6, False)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +220,6 @@ INJECTIONS = [
 
 @pytest.mark.parametrize("injection", INJECTIONS)
 def test_a_response_cannot_speak_as_the_rubric(injection: str) -> None:
-    assert len(INJECTIONS) >= 30
     asked = "Be kind.", PROBLEM.prompt, PROBLEM.gold
     system, user = framed(*asked, injection, MARK, CODE)
     assert system == framed(*asked, "", MARK, CODE)[0]
@@ -264,8 +231,8 @@ def test_a_response_cannot_speak_as_the_rubric(injection: str) -> None:
     assert score_of(TEN, CODE) == 1.0
 
 
-def test_marks_and_codes_are_new_for_each_call(server: JudgeServer) -> None:
+def test_marks_and_codes_are_new_for_each_call(judge: Judge) -> None:
     scored("same", "same")
-    codes = [graded(body, 1) for _, body in server.asked]
-    marks = [re.findall(r"\b[0-9a-f]{32}\b", body["messages"][1]["content"])[0] for _, body in server.asked]
+    codes = [graded(body, 1) for _, body in judge.asked]
+    marks = [re.findall(r"\b[0-9a-f]{32}\b", body["messages"][1]["content"])[0] for _, body in judge.asked]
     assert len({*codes, *marks}) == 4

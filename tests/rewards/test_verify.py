@@ -4,12 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import math_verify
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from math_verify import ExprExtractionConfig, LatexExtractionConfig
 
 from microbudget_rl.actors.messages import Status
 from microbudget_rl.rewards.verify import verify
@@ -22,8 +20,6 @@ from tests.rewards.corpus import CASES, CORPUS, Case
 GOLDS = ["12", r"\frac12", r"\sqrt{2}", "x^2+1", "(1,2)", r"\{1,2\}", "1, 2", r"[0,\infty)", r"\text{even}", "y = 3"]
 
 TOPICS = [pytest.param(cases, id=topic) for topic, cases in CORPUS.items()]
-
-MATH_VERIFY = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
 
 
 @pytest.mark.parametrize("cases", TOPICS)
@@ -42,8 +38,11 @@ def test_text_and_algebra_agree_on_every_case(cases: list[Case]) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("cases", TOPICS)
 def test_disagreements_with_math_verify_have_a_rule(cases: list[Case]) -> None:
+    import math_verify
+
+    configs = (math_verify.LatexExtractionConfig(boxed_match_priority=0), math_verify.ExprExtractionConfig())
     for case in cases:
-        gold, answer = (math_verify.parse(rf"\boxed{{{text}}}", MATH_VERIFY) for text in (case.gold, case.answer))
+        gold, answer = (math_verify.parse(rf"\boxed{{{text}}}", configs) for text in (case.gold, case.answer))
         agrees = math_verify.verify(gold, answer) == (case.status is Status.CORRECT)
         assert agrees == (case.rule is None), case
 

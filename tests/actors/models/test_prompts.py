@@ -2,7 +2,6 @@ from typing import Any
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
 
 from microbudget_rl.actors.models import prompts
 from microbudget_rl.actors.models.prompts import tokenized
@@ -16,6 +15,8 @@ SPLITTERS = [pre_tokenizers.ByteLevel(add_prefix_space=False), pre_tokenizers.Me
 def test_prompts_have_the_tokens_that_each_has_alone(
     splitter: Any, strips: dict[str, bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from transformers import PreTrainedTokenizerFast
+
     monkeypatch.setattr(prompts, "BATCH", 4)
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = splitter

@@ -89,6 +89,7 @@ COMBINATIONS = [
 ]
 
 
+@pytest.mark.long
 def test_every_combination() -> None:
     for algorithm in COMBINATIONS:
         for seed, lengths in enumerate([(3, 1, 8, 5), (1,), (16, 2)]):

@@ -8,7 +8,8 @@ import pytest
 
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.conf.settings import changed
-from tests.rewards.problems.rows import SUMS, Loader, write_jsonl
+from tests.json_lines import write_rows
+from tests.rewards.problems.rows import SUMS, Loader
 
 MODULE = """
 import time
@@ -41,14 +42,14 @@ def silent():
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     """Make a configuration over thirty sums in a file, of which ten are held out."""
-    write_jsonl(tmp_path / "sums.jsonl", SUMS)
+    write_rows(tmp_path / "sums.jsonl", SUMS)
     held_out = {"eval.problems": 10, "eval.share": 0.5}
     return changed(Config(), {"data.source": "file:sums.jsonl", "learner.problems_per_update": 4, **held_out})
 
 
 @pytest.fixture
-def loader(config: Config, byte_tokenizer: Any) -> Loader:
-    return Loader(config, byte_tokenizer)
+def loader(config: Config, tiny_tokenizer: Any) -> Loader:
+    return Loader(config, tiny_tokenizer)
 
 
 @pytest.fixture

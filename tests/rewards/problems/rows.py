@@ -14,16 +14,19 @@ from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.conf.settings import changed
 from microbudget_rl.rewards.problems.loading import load_problems
+from tests.json_lines import write_rows
 
 Rows = list[dict[str, Any]]
 ALL = {"eval.problems": 0, "learner.problems_per_update": 1}
 """Settings under which every usable row is a training problem."""
 
-SUMS: Rows = [{"problem": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(30)]
+
+def problem_row(problem: Any, answer: Any) -> dict[str, Any]:
+    return {"problem": problem, "answer": answer}
 
 
-def write_jsonl(path: Path, rows: Rows) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+LONG = "A train leaves the old station at noon and reaches the harbour {} miles away after {} hours. How fast is it?"
+SUMS: Rows = [problem_row(f"What is {i} + {i}?", str(2 * i)) for i in range(30)]
 
 
 def write_csv(path: Path, rows: Rows) -> None:
@@ -41,7 +44,7 @@ def write_parquet(path: Path, rows: Rows) -> None:
 
 
 WRITERS: dict[str, Callable[[Path, Rows], object]] = {
-    "jsonl": write_jsonl,
+    "jsonl": write_rows,
     "json": lambda path, rows: path.write_text(json.dumps(rows)),
     "csv": write_csv,
     "parquet": write_parquet,
@@ -62,7 +65,7 @@ class Loader:
     def load(self, settings: dict[str, Any] | None = None, rows: Rows | None = None) -> ProblemSet:
         """Load the problems of `sums.jsonl`, after writing rows to it if there are any."""
         if rows is not None:
-            write_jsonl(Path("sums.jsonl"), rows)
+            write_rows(Path("sums.jsonl"), rows)
         return load_problems(changed(self.config, settings or {}), self.tokenizer)
 
     def refuse(self, settings: dict[str, Any], *words: str, rows: Rows | None = None) -> None:

@@ -18,7 +18,8 @@ from microbudget_rl.rewards.problems.loading import (
 )
 from microbudget_rl.rewards.problems.rows import RawProblem
 from microbudget_rl.rewards.problems.sources import Row
-from tests.rewards.problems.rows import Rows, write_jsonl
+from tests.json_lines import write_rows
+from tests.rewards.problems.rows import Rows, problem_row
 
 
 @pytest.fixture
@@ -28,33 +29,33 @@ def config() -> Config:
 
 
 def write(rows: Rows) -> Benchmark:
-    write_jsonl(Path("benchmark.jsonl"), rows)
+    write_rows(Path("benchmark.jsonl"), rows)
     return find_benchmarks(["file:benchmark.jsonl"])[0]
 
 
-def test_benchmarks_use_the_recipes_template(config: Config, byte_tokenizer: Any) -> None:
+def test_benchmarks_use_the_recipes_template(config: Config, tiny_tokenizer: Any) -> None:
     rows: Rows = [{"question": f"{a} + 1", "answer": f"because #### {a + 1}"} for a in range(8)]
     benchmark = write([*rows, {"question": "?", "answer": ""}])
     config = changed(config, {"data.problem_field": "problem"})
-    loaded = load_benchmark(benchmark, config, byte_tokenizer)
+    loaded = load_benchmark(benchmark, config, tiny_tokenizer)
     assert all("Solve: " in problem.prompt for problem in loaded.problems)
     assert {problem.gold for problem in loaded.problems} == {str(a + 1) for a in range(8)}
     assert loaded.filtered_counts == {"empty problem or answer": 1}
-    limited = load_benchmark(benchmark, config, byte_tokenizer, limit=3)
+    limited = load_benchmark(benchmark, config, tiny_tokenizer, limit=3)
     assert limited.problems == loaded.problems[:3]
 
 
-def test_the_recipe_names_unusual_columns(config: Config, byte_tokenizer: Any) -> None:
+def test_the_recipe_names_unusual_columns(config: Config, tiny_tokenizer: Any) -> None:
     benchmark = write([{"q": "1 + 1", "result": 2}])
     with pytest.raises(BadInput, match=r"data.problem_field: .*q, result"):
-        load_benchmark(benchmark, config, byte_tokenizer)
+        load_benchmark(benchmark, config, tiny_tokenizer)
     with pytest.raises(BadInput, match="1 empty problem"):
-        load_benchmark(write([{"problem": "", "answer": "1"}]), config, byte_tokenizer)
+        load_benchmark(write([problem_row("", "1")]), config, tiny_tokenizer)
     benchmark, config = (
         write([{"q": "1 + 1", "result": 2}]),
         changed(config, {"data.problem_field": "q", "data.answer_field": "result"}),
     )
-    assert load_benchmark(benchmark, config, byte_tokenizer).problems[0].gold == "2"
+    assert load_benchmark(benchmark, config, tiny_tokenizer).problems[0].gold == "2"
 
 
 def test_another_generator_has_none_of_the_parameters_of_the_training_source(
@@ -72,20 +73,20 @@ def test_another_generator_has_none_of_the_parameters_of_the_training_source(
     assert [data.parameters for data in given] == [{}, {"max_terms": 9}]
 
 
-def test_heldout_problems_are_the_recipes(config: Config, byte_tokenizer: Any) -> None:
+def test_heldout_problems_are_the_recipes(config: Config, tiny_tokenizer: Any) -> None:
     [heldout] = find_benchmarks(["heldout"])
     config = changed(config, {"data.problem_pattern": "", "data.size": 20, "eval.problems": 10})
-    assert len(load_benchmark(heldout, config, byte_tokenizer, limit=4).problems) == 4
+    assert len(load_benchmark(heldout, config, tiny_tokenizer, limit=4).problems) == 4
     with pytest.raises(BadInput, match=r"eval\.problems=0"):
-        load_benchmark(heldout, changed(config, {"eval.problems": 0}), byte_tokenizer)
+        load_benchmark(heldout, changed(config, {"eval.problems": 0}), tiny_tokenizer)
 
 
-def test_problems_that_chose_the_policy_are_filtered_and_counted(config: Config, byte_tokenizer: Any) -> None:
+def test_problems_that_chose_the_policy_are_filtered_and_counted(config: Config, tiny_tokenizer: Any) -> None:
     benchmark = write([{"question": f"{a} + 1", "answer": f"{a + 1}"} for a in range(8)])
-    everything = load_benchmark(benchmark, config, byte_tokenizer).problems
+    everything = load_benchmark(benchmark, config, tiny_tokenizer).problems
     golds = [everything[place].gold for place in (0, 5)]
     chose = [RawProblem(f"Add 1 + {int(gold) - 1}.", gold) for gold in golds] + [RawProblem("another", "1")]
-    loaded = load_benchmark(benchmark, config, byte_tokenizer, limit=4, chose=chose)
+    loaded = load_benchmark(benchmark, config, tiny_tokenizer, limit=4, chose=chose)
     assert loaded.problems == (*everything[1:5],)
     assert loaded.filtered_counts == {CHOSE: 2}
 
@@ -93,11 +94,11 @@ def test_problems_that_chose_the_policy_are_filtered_and_counted(config: Config,
 TOYS = ("one_digit", "two_digits", "three_terms")
 
 
-def test_toy_benchmarks_are_in_the_package_and_apart_from_the_problems_of_their_recipe(byte_tokenizer: Any) -> None:
+def test_toy_benchmarks_are_in_the_package_and_apart_from_the_problems_of_their_recipe(tiny_tokenizer: Any) -> None:
     """The working directory is another one."""
     config = load(["conf=paper_small", "rollout.max_prompt_tokens=1024"])
     toys = command_line(["conf=paper_small"], SweepCommandLine).sweep.benchmarks
-    found = [load_benchmark(each, config, byte_tokenizer) for each in find_benchmarks(toys)]
+    found = [load_benchmark(each, config, tiny_tokenizer) for each in find_benchmarks(toys)]
     assert [(each.benchmark.name, len(each.problems), each.filtered_counts) for each in found] == [
         (name, 36, {}) for name in TOYS
     ]

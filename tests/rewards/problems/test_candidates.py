@@ -14,7 +14,8 @@ from microbudget_rl.conf.settings import changed
 from microbudget_rl.rewards.problems.candidates import TRIED, load_with_candidates, response_of
 from microbudget_rl.rewards.verify import verify
 from microbudget_rl.rewards.weighted_sum import well_formed
-from tests.rewards.problems.rows import SUMS, Loader, Rows, write_jsonl
+from tests.json_lines import write_rows
+from tests.rewards.problems.rows import SUMS, Loader, Rows, problem_row
 
 SELF = {"warm_start.source": "self", "warm_start.few_shot": [ExampleConfig("1 * 2", "3"), ExampleConfig("2 + 2", "4")]}
 SOLVED = {"warm_start.source": "file:solved.jsonl", "rollout.max_response_tokens": 100, "reward.format": 0.0}
@@ -24,7 +25,7 @@ OPEN_RS = r"Note that $x = 9$, so that $2x = \boxed{18}$."
 
 def candidates(loader: Loader, settings: dict[str, Any], solved: Rows = ()) -> ProblemSet:
     if solved:
-        write_jsonl(Path("solved.jsonl"), solved)
+        write_rows(Path("solved.jsonl"), solved)
     return load_with_candidates(changed(loader.config, settings), loader.tokenizer)
 
 
@@ -57,7 +58,7 @@ def test_solutions_are_responses_of_an_engine(loader: Loader) -> None:
         assert loader.tokenizer.decode(solution.token_ids) == f"{solution.text}<|im_end|>"
         assert (solution.finish_reason, len(solution.logprobs)) == ("stop", 0)
     exam = next(row for row in SUMS if row["problem"] in problems.train[0].prompt)
-    write_jsonl(Path("exam.jsonl"), [exam])
+    write_rows(Path("exam.jsonl"), [exam])
     kept = {"eval.benchmarks": [BenchmarkConfig("file:exam.jsonl", name="one")], "data.contamination": "report_only"}
     fewer = candidates(loader, {**SOLVED, **kept}, rows)
     assert {each.id for each in problems.candidates} - {each.id for each in fewer.candidates} == {problems.train[0].id}
@@ -78,7 +79,7 @@ def test_unusable_solutions_are_left_out(loader: Loader) -> None:
 @pytest.mark.parametrize(
     ("solved", "said"),
     [
-        ([{"problem": "What?", "answer": "18"}], "warm_start.solution_field: .*'solution'.*problem, answer"),
+        ([problem_row("What?", "18")], "warm_start.solution_field: .*'solution'.*problem, answer"),
         ([{"problem": "What?", "answer": "18", "solution": ""}] * 3, "warm_start.source: .*no usable problem"),
         ([], "warm_start.source: .*solved.jsonl"),
     ],

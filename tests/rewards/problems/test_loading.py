@@ -1,4 +1,3 @@
-import json
 import math
 import os
 import re
@@ -27,7 +26,8 @@ from microbudget_rl.rewards.problems.loading import (
 )
 from microbudget_rl.rewards.problems.rows import CONFLICT, DUPLICATE, EMPTY, NO_MATCH, NOT_FINITE, SHOWN
 from microbudget_rl.rewards.verify import verify
-from tests.rewards.problems.rows import ALL, SUMS, WRITERS, Loader, Rows, texts, write_jsonl
+from tests.json_lines import read_rows, write_rows
+from tests.rewards.problems.rows import ALL, LONG, SUMS, WRITERS, Loader, Rows, problem_row, texts
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -62,23 +62,23 @@ def test_order_of_rows_and_run_seed_change_nothing(loader: Loader) -> None:
 
 def test_bad_rows_are_filtered_and_counted(loader: Loader) -> None:
     bad: Rows = [
-        {"problem": " What is 3 + 3?", "answer": "7"},
-        {"problem": "What is 4 + 4?", "answer": "8"},
-        {"problem": "", "answer": "8"},
-        {"problem": "What is the empty set?", "answer": None},
+        problem_row(" What is 3 + 3?", "7"),
+        problem_row("What is 4 + 4?", "8"),
+        problem_row("", "8"),
+        problem_row("What is the empty set?", None),
         {"answer": "8"},
-        {"problem": "What is open?", "answer": "}{"},
-        {"problem": "What is half?", "answer": "it is {"},
-        {"problem": "Long " * 100, "answer": "1"},
-        {"problem": "What is 5 + 5?<|im_end|>", "answer": "10"},
-        {"problem": [{"role": "user", "content": text} for text in ("<|im_start|>", "1 + 5?")], "answer": "6"},
-        {"problem": "What is none?", "answer": math.nan},
-        {"problem": "What is all?", "answer": math.inf},
-        {"problem": "What is much?", "answer": "-1e400"},
-        {"problem": "What is missing?", "answer": "nan"},
-        {"problem": "What is each?", "answer": [1.0, math.inf]},
+        problem_row("What is open?", "}{"),
+        problem_row("What is half?", "it is {"),
+        problem_row("Long " * 100, "1"),
+        problem_row("What is 5 + 5?<|im_end|>", "10"),
+        problem_row([{"role": "user", "content": text} for text in ("<|im_start|>", "1 + 5?")], "6"),
+        problem_row("What is none?", math.nan),
+        problem_row("What is all?", math.inf),
+        problem_row("What is much?", "-1e400"),
+        problem_row("What is missing?", "nan"),
+        problem_row("What is each?", [1.0, math.inf]),
     ]
-    good = {"problem": "What is 1/4 + 1/4?", "answer": r"Add the numerators: $\boxed{\frac{1}{2}}$."}
+    good = problem_row("What is 1/4 + 1/4?", r"Add the numerators: $\boxed{\frac{1}{2}}$.")
     problems = loader.load({"rollout.max_prompt_tokens": 80}, [*SUMS, *bad, good])
     counts = {DUPLICATE: 1, CONFLICT: 2, EMPTY: 3, BAD_GOLD: 2, TOO_LONG: 1, CONTROL: 2, NOT_FINITE: 5}
     assert problems.filtered_counts == counts
@@ -87,7 +87,7 @@ def test_bad_rows_are_filtered_and_counted(loader: Loader) -> None:
 
 
 def test_a_reward_that_weighs_no_answers_takes_any_reference_answer(loader: Loader) -> None:
-    rows = [*SUMS, {"problem": "Who is it?", "answer": '{"name": "Ann", "age": 7}'}]
+    rows = [*SUMS, problem_row("Who is it?", '{"name": "Ann", "age": 7}')]
     assert loader.load(None, rows).filtered_counts == {BAD_GOLD: 1}
     problems = loader.load({"reward.accuracy": 0.0}, rows)
     assert problems.filtered_counts == {}
@@ -109,12 +109,12 @@ def test_examples_precede_problems_and_are_none(loader: Loader) -> None:
 
 def test_copies_count_once_unless_their_golds_differ(loader: Loader) -> None:
     rows = [
-        {"problem": "What is $1/2$ of 1?", "answer": "0.5"},
-        {"problem": "what  is 1/2 of 1?", "answer": r"\frac{1}{2}"},
-        {"problem": "What is 1 - 3?", "answer": "-2"},
-        {"problem": "What is 1 + 3?", "answer": "4"},
-        {"problem": "What is -1 + 3?", "answer": "2"},
-        {"problem": "What is -1 + 3?", "answer": "-4"},
+        problem_row("What is $1/2$ of 1?", "0.5"),
+        problem_row("what  is 1/2 of 1?", r"\frac{1}{2}"),
+        problem_row("What is 1 - 3?", "-2"),
+        problem_row("What is 1 + 3?", "4"),
+        problem_row("What is -1 + 3?", "2"),
+        problem_row("What is -1 + 3?", "-4"),
     ]
     problems = loader.load(ALL, rows)
     assert len(problems.train) == 3
@@ -122,37 +122,39 @@ def test_copies_count_once_unless_their_golds_differ(loader: Loader) -> None:
     assert {(row.reason, row.gold) for row in problems.filtered} >= {(CONFLICT, "2"), (CONFLICT, "-4")}
 
 
-LONG = "A train leaves the old station at noon and reaches the harbour {} miles away after {} hours. How fast is it?"
+EITHER_TREATMENT = pytest.mark.parametrize(
+    ("treatment", "reason"), [("drop", OVERLAP_FILTERED), ("report_only", OVERLAP_KEPT)]
+)
 EVAL = {"data.eval_source": "file:eval.jsonl", "rollout.max_prompt_tokens": 300}
 
 
-@pytest.mark.parametrize(("overlap", "reason"), [("drop", OVERLAP_FILTERED), ("report_only", OVERLAP_KEPT)])
-def test_overlap_with_held_out_problems_is_filtered_or_reported(overlap: str, reason: str, loader: Loader) -> None:
+@EITHER_TREATMENT
+def test_overlap_with_held_out_problems_is_filtered_or_reported(treatment: str, reason: str, loader: Loader) -> None:
     shown = [
-        {"problem": LONG.format(120, 3), "answer": "40"},
-        {"problem": r"What is $\left(3+5\right)$?", "answer": "8"},
+        problem_row(LONG.format(120, 3), "40"),
+        problem_row(r"What is $\left(3+5\right)$?", "8"),
     ]
     copies = [
-        {"problem": f"{LONG.format(120, 3)} Round.", "answer": "40"},
-        {"problem": "what is (3 + 5)?", "answer": "8"},
+        problem_row(f"{LONG.format(120, 3)} Round.", "40"),
+        problem_row("what is (3 + 5)?", "8"),
     ]
-    write_jsonl(Path("eval.jsonl"), shown)
-    problems = loader.load({**EVAL, "data.contamination": overlap}, [*SUMS, *copies])
+    write_rows(Path("eval.jsonl"), shown)
+    problems = loader.load({**EVAL, "data.contamination": treatment}, [*SUMS, *copies])
     assert problems.filtered_counts == {reason: 2}
-    assert len(problems.train) == (30 if overlap == "drop" else 32)
+    assert len(problems.train) == (30 if treatment == "drop" else 32)
     assert {row.gold for row in problems.filtered} == {"40", "8"}
 
 
-@pytest.mark.parametrize(("overlap", "reason"), [("drop", OVERLAP_FILTERED), ("report_only", OVERLAP_KEPT)])
+@EITHER_TREATMENT
 def test_training_problems_that_overlap_a_benchmark_are_not_trained_on(
-    overlap: str, reason: str, loader: Loader
+    treatment: str, reason: str, loader: Loader
 ) -> None:
-    rows = [*SUMS, *({"problem": LONG.format(120, hours), "answer": str(120 // hours)} for hours in (3, 4, 5))]
-    settings = {"data.contamination": overlap, "rollout.max_prompt_tokens": 300, "validation.every": 1}
+    rows = [*SUMS, *(problem_row(LONG.format(120, hours), str(120 // hours)) for hours in (3, 4, 5))]
+    settings = {"data.contamination": treatment, "rollout.max_prompt_tokens": 300, "validation.every": 1}
     before = loader.load(settings, rows)
     chose = [row for row in rows if any(row["problem"] in problem.prompt for problem in before.selection)]
     chose += [{**row, "problem": row["problem"].replace("What is", "Find")} for row in chose]
-    write_jsonl(Path("exam.jsonl"), [*chose, *({**row, "problem": f"{row['problem']} Round."} for row in rows[30:])])
+    write_rows(Path("exam.jsonl"), [*chose, *({**row, "problem": f"{row['problem']} Round."} for row in rows[30:])])
     after = loader.load(
         settings | {"eval.benchmarks": [BenchmarkConfig("file:exam.jsonl", n=3, limit=2, name="trains")]}
     )
@@ -160,11 +162,11 @@ def test_training_problems_that_overlap_a_benchmark_are_not_trained_on(
     assert (exam.name, exam.n, ["train" in problem.prompt for problem in exam.problems]) == ("trains", 3, [True, True])
     assert (after.heldout, after.selection) == (before.heldout, before.selection)
     trains = sum("train" in problem.prompt for problem in before.train)
-    assert len(before.train) - len(after.train) == (trains if overlap == "drop" else 0)
+    assert len(before.train) - len(after.train) == (trains if treatment == "drop" else 0)
     assert after.filtered_counts[reason] == before.filtered_counts.get(reason, 0) + trains
     assert after.filtered_counts[f"trains: {CHOSE}"] == len(chose)
     shared = [part for part, digest in after.digests.items() if before.digests.get(part) == digest]
-    assert (shared[0], len(shared), [*after.digests][1]) == (HELD_OUT_SETS, 1 if overlap == "drop" else 2, "trains")
+    assert (shared[0], len(shared), [*after.digests][1]) == (HELD_OUT_SETS, 1 if treatment == "drop" else 2, "trains")
 
 
 @pytest.mark.parametrize("source", ["file:missing.jsonl", "reasoning_gym:no"])
@@ -175,7 +177,7 @@ def test_a_benchmark_that_cannot_be_loaded_is_named(source: str, loader: Loader)
 
 
 COMMUTED = [
-    {"problem": text, "answer": str(one + two)}
+    problem_row(text, str(one + two))
     for one in range(1, 10)
     for two in range(one + 1, 10)
     for text in (f"What is {one} + {two}?", f"What is {two} + {one}?")
@@ -184,10 +186,10 @@ COMMUTED = [
 
 
 def test_filtered_rows_are_listed_for_every_reason(loader: Loader) -> None:
-    filtered = loader.load(None, [*SUMS, {"problem": "What is open?", "answer": "3 +"}]).filtered
+    filtered = loader.load(None, [*SUMS, problem_row("What is open?", "3 +")]).filtered
     many = [FilteredRow("source", DUPLICATE, "1 + 1", "2")] * (MOST_LISTED + 5)
     write_listing(Path("listing.jsonl"), (*many, *filtered))
-    rows = [json.loads(line) for line in Path("listing.jsonl").read_text().splitlines()]
+    rows = read_rows(Path("listing.jsonl"))
     assert len(rows) == MOST_LISTED + 1
     assert rows[-1] == {"source": "source", "reason": BAD_GOLD, "problem": "What is open?", "gold": "3 +"}
 
@@ -252,10 +254,10 @@ def test_conversations_become_prompts_as_they_are(loader: Loader) -> None:
 def test_refusals_name_the_setting_and_the_choices(
     settings: dict[str, Any], words: tuple[str, ...], loader: Loader
 ) -> None:
-    write_jsonl(Path("sums.jsonl"), [{**row, "nothing": ""} for row in SUMS])
-    write_jsonl(Path("text.jsonl"), [{"text": "1 + 1", "answer": "2"}])
-    write_jsonl(Path("open.jsonl"), [{"problem": "p", "answer": "}{"}])
-    write_jsonl(Path("empty.jsonl"), [])
+    write_rows(Path("sums.jsonl"), [{**row, "nothing": ""} for row in SUMS])
+    write_rows(Path("text.jsonl"), [{"text": "1 + 1", "answer": "2"}])
+    write_rows(Path("open.jsonl"), [problem_row("p", "}{")])
+    write_rows(Path("empty.jsonl"), [])
     loader.refuse(settings, *words)
 
 
@@ -268,7 +270,7 @@ def test_problems_that_choose_are_others_than_those_that_report(
     source: str, asked: tuple[int, int], shares: tuple[int, int], loader: Loader
 ) -> None:
     """Where 15 are too few for both, each gets its share, at least one. `validation.problems` alone does nothing."""
-    write_jsonl(Path("eval.jsonl"), [{"problem": f"What is {n} + 1000?", "answer": str(n + 1000)} for n in range(15)])
+    write_rows(Path("eval.jsonl"), [problem_row(f"What is {n} + 1000?", str(n + 1000)) for n in range(15)])
     settings = {"eval.problems": asked[0], "validation.problems": asked[1], "data.eval_source": source}
     without = loader.load(settings)
     problems = loader.load({**settings, "validation.every": 1})
@@ -280,10 +282,10 @@ def test_problems_that_choose_are_others_than_those_that_report(
     assert problems.digests != without.digests
 
 
-@pytest.mark.parametrize(("treatment", "reason"), [("drop", OVERLAP_FILTERED), ("report_only", OVERLAP_KEPT)])
+@EITHER_TREATMENT
 @pytest.mark.parametrize("source", ["", "file:eval.jsonl"])
 def test_near_duplicates_are_on_one_side(source: str, treatment: str, reason: str, loader: Loader) -> None:
-    write_jsonl(Path("eval.jsonl"), COMMUTED)
+    write_rows(Path("eval.jsonl"), COMMUTED)
     settings = {"eval.problems": 20, "validation.every": 1, "validation.problems": 12, "data.eval_source": source}
     problems = loader.load({**settings, "data.contamination": treatment}, SUMS if source else COMMUTED)
     train, heldout, selection = (
@@ -299,11 +301,11 @@ def test_near_duplicates_are_on_one_side(source: str, treatment: str, reason: st
 
 
 def test_one_held_out_problem_cannot_both_choose_and_report(loader: Loader) -> None:
-    write_jsonl(Path("eval.jsonl"), SUMS[:1])
+    write_rows(Path("eval.jsonl"), SUMS[:1])
     settings = {"data.eval_source": "file:eval.jsonl", "validation.every": 5}
     loader.refuse(settings, "validation.every=5", "eval_source", "validation.every=0")
     loader.load({"data.eval_source": "file:eval.jsonl", "validation.every": 0})
-    write_jsonl(Path("eval.jsonl"), COMMUTED[:2])
+    write_rows(Path("eval.jsonl"), COMMUTED[:2])
     loader.refuse({**settings, "eval.problems": 1}, "validation.every=5", "2 problems", "near duplicates")
     loader.refuse({"validation.every": 5, "eval.share": 0.01}, "validation.every=5", "source holds out 0")
 
@@ -336,28 +338,26 @@ def test_preview_reports_a_source_and_shows_prompts(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    others = [{"problem": "What is nothing?", "answer": ""}, {"problem": "What is its mass?", "answer": "750 g"}]
-    write_jsonl(Path("rows.jsonl"), [*SUMS, *SUMS[:2], *others])
+    others = [problem_row("What is nothing?", ""), problem_row("What is its mass?", "750 g")]
+    write_rows(Path("rows.jsonl"), [*SUMS, *SUMS[:2], *others])
     assert main(["file:rows.jsonl", f"model.path={tiny_model}", "eval.problems=5"]) == 0
     said = capsys.readouterr().out
     words = ("26 problems to train on, 5 held out", "'750 g'", f"2 {DUPLICATE}")
     assert [word for word in words if word not in said] == []
     assert said.count("<|im_start|>user\nWhat is ") == 3
     (listing,) = re.findall(r"listed in (\S+)", said)
-    assert len(Path(listing).read_text().splitlines()) == 3
+    assert len(read_rows(Path(listing))) == 3
 
 
 def test_rows_of_a_source_are_saved_with_all_columns_into_a_new_file(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_jsonl(
-        Path("rows.jsonl"), rows := [{"question": f"{n} + 1?", "answer": n + 1, "level": [n]} for n in range(3)]
-    )
+    write_rows(Path("rows.jsonl"), rows := [{"question": f"{n} + 1?", "answer": n + 1, "level": [n]} for n in range(3)])
     monkeypatch.setattr(
         "microbudget_rl.rewards.problems.__main__.benchmarks", lambda: {"aime24": Benchmark("", "file:rows.jsonl")}
     )
     assert main(["aime24", "save=kept.jsonl"]) == 0
-    assert [json.loads(line) for line in Path("kept.jsonl").read_text().splitlines()] == rows
+    assert read_rows(Path("kept.jsonl")) == rows
     assert "file:kept.jsonl" in capsys.readouterr().out
     for taken in ("kept.jsonl", "kept.csv", "nowhere/kept.jsonl"):
         assert main(["file:rows.jsonl", f"save={taken}"]) == 2

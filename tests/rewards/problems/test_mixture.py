@@ -15,16 +15,16 @@ from microbudget_rl.launch.session.preparation import problem_counts
 from microbudget_rl.rewards.problems.__main__ import main
 from microbudget_rl.rewards.problems.loading import OVERLAP_FILTERED
 from microbudget_rl.rewards.problems.rows import CONFLICT, DUPLICATE, EMPTY
-from tests.rewards.problems.rows import SUMS, Loader, Rows, write_jsonl
+from tests.json_lines import write_rows
+from tests.rewards.problems.rows import LONG, SUMS, Loader, Rows, problem_row
 
 PRODUCTS: Rows = [{"text": f"<What is {i} times {i}?>", "result": str(i * i)} for i in range(100, 200)]
-LONG = "A train leaves the old station at noon and reaches the harbour {} miles away after {} hours. How fast is it?"
 
 
 def mix(sums: Rows = SUMS, products: Rows = PRODUCTS, weight: float = 3.0, **own: Any) -> dict[str, Any]:
     """Settings of a mixture of sums and products, each in a file with columns of its own."""
-    write_jsonl(Path("sums.jsonl"), sums)
-    write_jsonl(Path("products.jsonl"), products)
+    write_rows(Path("sums.jsonl"), sums)
+    write_rows(Path("products.jsonl"), products)
     columns = {"problem_field": "text", "answer_field": "result", "problem_pattern": "<(.*)>"}
     sources = [SourceConfig("file:sums.jsonl"), SourceConfig("file:products.jsonl", weight, "prod", **columns, **own)]
     return {"data.source": "", "data.mixture": sources}
@@ -76,7 +76,7 @@ def test_copies_across_sources_count_once_in_the_first(loader: Loader) -> None:
 
 
 def test_near_duplicates_across_sources_stay_on_one_side(loader: Loader) -> None:
-    trains = [{"problem": LONG.format(60 * i, i), "answer": "60"} for i in range(2, 30)]
+    trains = [problem_row(LONG.format(60 * i, i), "60") for i in range(2, 30)]
     twins = [{"text": f"<{LONG.format(60 * i, i)} Say it.>", "result": "60"} for i in range(2, 30)]
     problems = loader.load({**mix(trains, twins), "rollout.max_prompt_tokens": 400})
     assert sides(problems)[1] == {"sums": 2, "prod": 8}

@@ -15,7 +15,7 @@ from microbudget_rl.conf.schema import CustomRewardConfig
 from microbudget_rl.rewards.problems import sources
 from microbudget_rl.rewards.problems.loading import lasting
 from microbudget_rl.rewards.problems.rows import EMPTY, NO_TEXT
-from tests.rewards.problems.rows import ALL, SUMS, WRITERS, Loader, Rows
+from tests.rewards.problems.rows import ALL, SUMS, WRITERS, Loader, Rows, problem_row
 
 
 @pytest.mark.parametrize("parameters", [{"nope": 1}, {"min_terms": 0}, {"min_terms": "x"}, {"seed": 3}])
@@ -132,13 +132,13 @@ def test_types_become_text_or_are_filtered(loader: Loader) -> None:
     golds, reasons = [], (EMPTY, NO_TEXT)
     answers = (Decimal("0.50"), date(2026, 11, 27), [1, 2], "", None, {"a": 1}, [{"a": 1}], True, timedelta(1), b"x")
     for answer in answers:
-        WRITERS["parquet"](Path("day.parquet"), [{"problem": "What day is it?", "answer": answer}])
+        WRITERS["parquet"](Path("day.parquet"), [problem_row("What day is it?", answer)])
         try:
             golds += [problem.gold for problem in loader.load({**ALL, "data.source": "file:day.parquet"}).train]
         except BadInput as refused:
             golds += [reason for reason in reasons if reason in str(refused)]
     assert golds == ["0.50", "2026-11-27", "1, 2", EMPTY, EMPTY, *[NO_TEXT] * 5]
-    loader.refuse(ALL, f"filtered: 1 {NO_TEXT}", rows=[{"problem": [{"role": "assistant"}], "answer": "1"}])
+    loader.refuse(ALL, f"filtered: 1 {NO_TEXT}", rows=[problem_row([{"role": "assistant"}], "1")])
 
 
 @pytest.mark.parametrize(
