@@ -15,7 +15,7 @@ def test_versions_stay_as_long_as_a_group_may_need_them() -> None:
     """In the engine for a group that was admitted just before a swap, and on disk for those that are stale."""
 
     async def scenario() -> list[list[int]]:
-        config, engine, learner = make_config(max_staleness=2), FakeEngine(), FakeLearner()
+        config, engine, learner = make_config({"learner.max_staleness": 2}), FakeEngine(), FakeLearner()
         engine.retire = engine.slots.retire  # type: ignore[method-assign]  # at once, as a pool's engine may
         prompts, needed = CheckPrompts(config, make_problems().train), []
         run: Any = SimpleNamespace(config=config, engine=engine, learner=learner)
