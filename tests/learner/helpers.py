@@ -13,17 +13,16 @@ from torch import nn
 
 from microbudget_rl.actors.coordinator.rules.rate import learning_rate
 from microbudget_rl.actors.messages import AdapterRef, Batch, Group, UpdateStats
-from tests.conftest import weighed
+from tests.conftest import build_group, weighed
 
 if TYPE_CHECKING:
     from microbudget_rl.learner.learner import LoraLearner
 
-Build = Callable[..., Group]
 Make = Callable[..., "LoraLearner"]
 
 
-def batch(build: Build, version: int = 0, count: int = 3, incarnation: int = 0) -> Batch:
-    groups = (build(10 * version + i, adapter=AdapterRef(version, incarnation, "nowhere")) for i in range(count))
+def batch(version: int = 0, count: int = 3, incarnation: int = 0) -> Batch:
+    groups = (build_group(10 * version + i, adapter=AdapterRef(version, incarnation, "nowhere")) for i in range(count))
     return Batch(version, tuple(groups))
 
 
