@@ -260,12 +260,11 @@ def save_llama(folder: Path, tokenizer: Any, hidden_size: int, **sizes: Any) -> 
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_config(tiny_model: Path) -> Config:
     """A configuration for `tiny_model`: rank 4 in float32, small micro-batches."""
-    config = Config()
     return changed(
-        config,
+        Config(),
         {
             "model.path": str(tiny_model),
             "model.dtype": "float32",

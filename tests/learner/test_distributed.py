@@ -51,16 +51,11 @@ def run() -> Iterator[Callable[[Awaitable[T]], T]]:
 
 
 @pytest.fixture(scope="module")
-def config(tiny_model: Path) -> Config:
-    """Return float32 settings with every part of the loss that takes passes of its own."""
+def config(tiny_config: Config) -> Config:
+    """Return settings with every part of the loss that takes passes of its own."""
     return changed(
-        Config(),
+        tiny_config,
         {
-            "model.path": str(tiny_model),
-            "model.dtype": "float32",
-            "lora.rank": 4,
-            "lora.alpha": 8,
-            "learner.learning_rate": RATE,
             "learner.max_kl": 0.03,
             "learner.tokens_per_microbatch": 100,
             "algorithm.steps_per_batch": 2,
