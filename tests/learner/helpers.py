@@ -22,8 +22,13 @@ Make = Callable[..., "LoraLearner"]
 
 
 def batch(version: int = 0, count: int = 3, incarnation: int = 0) -> Batch:
-    groups = (build_group(10 * version + i, adapter=AdapterRef(version, incarnation, "nowhere")) for i in range(count))
-    return Batch(version, tuple(groups))
+    return sampled_by(version, *(build_group(10 * version + i) for i in range(count)), incarnation=incarnation)
+
+
+def sampled_by(version: int, *groups: Group, incarnation: int = 0) -> Batch:
+    """Return a batch for a version that has sampled these groups itself."""
+    adapter = AdapterRef(version, incarnation, "nowhere")
+    return Batch(version, tuple(replace(group, adapter=adapter) for group in groups))
 
 
 def update(learner: "LoraLearner", batch: Batch, progress: float = 0.0) -> UpdateStats:

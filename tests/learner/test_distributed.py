@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from microbudget_rl.actors.clock import WallClock
 from microbudget_rl.actors.errors import ActorDied, LearnerDied
-from microbudget_rl.actors.messages import AdapterRef, Batch, Group, UpdateStats
+from microbudget_rl.actors.messages import Batch, UpdateStats
 from microbudget_rl.actors.runtime.placement import Share
 from microbudget_rl.actors.runtime.remote_actor import RemoteActor
 from microbudget_rl.conf.errors import BadInput
@@ -28,7 +28,7 @@ from microbudget_rl.learner.actor import LearnerActor, RemoteLearner
 from microbudget_rl.learner.distributed import use_interface
 from microbudget_rl.learner.learner import LoraLearner
 from tests.conftest import build_group
-from tests.learner.helpers import spoil
+from tests.learner.helpers import sampled_by, spoil
 from tests.learner.helpers import update as update_one
 
 T = TypeVar("T")
@@ -109,10 +109,6 @@ def one(config: Config, tmp_path: Path) -> LoraLearner:
 async def update(learner: RemoteLearner, batch: Batch) -> UpdateStats:
     await learner.accumulate(batch)
     return await learner.step(RATE)
-
-
-def sampled_by(version: int, *groups: Group) -> Batch:
-    return Batch(version, tuple(replace(group, adapter=AdapterRef(version, 0, "nowhere")) for group in groups))
 
 
 def batches() -> list[Batch]:

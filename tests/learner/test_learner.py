@@ -24,6 +24,7 @@ from tests.learner.helpers import (
     own_attention,
     reference_logprobs,
     same,
+    sampled_by,
     spoil,
     update,
     weights,
@@ -80,7 +81,7 @@ def reference_gradient(
     return found
 
 
-def some_groups(version: int) -> tuple[Group, ...]:
+def some_groups() -> tuple[Group, ...]:
     """Return groups with a timeout, without variance, with a single sample, and a truncated response in each."""
     groups = (
         build_group(1, (1.0, 0.0, 0.2, 1.0)),
@@ -90,11 +91,7 @@ def some_groups(version: int) -> tuple[Group, ...]:
         build_group(5, (1.0,)),
     )
     return tuple(
-        replace(
-            group,
-            adapter=AdapterRef(version, 0, ""),
-            samples=(replace(group.samples[0], finish_reason="length"), *group.samples[1:]),
-        )
+        replace(group, samples=(replace(group.samples[0], finish_reason="length"), *group.samples[1:]))
         for group in groups
     )
 
@@ -102,11 +99,11 @@ def some_groups(version: int) -> tuple[Group, ...]:
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_update_is_the_adamw_step_of_the_reference_loss(name: str, make: Make) -> None:
     learner = make({f"algorithm.{key}": value for key, value in ALGORITHMS[name].items()})
-    update(learner, Batch(0, some_groups(0)))  # moves B off zero, so that A has a gradient
-    groups = some_groups(1)
+    groups = some_groups()
+    update(learner, sampled_by(0, *groups))  # moves B off zero, so that A has a gradient
     model, before = own_attention(learner), learner._optimizer.state()
     reference_gradient(model, groups, learner.config)
-    stats = update(learner, Batch(1, groups))
+    stats = update(learner, sampled_by(1, *groups))
     norm = gradient_norm(model)
     assert norm > 1e-3
     assert stats.metrics["grad_norm"] == pytest.approx(norm, rel=1e-4)
@@ -118,13 +115,13 @@ def test_update_is_the_adamw_step_of_the_reference_loss(name: str, make: Make) -
 def test_second_step_on_a_batch_has_the_ratio_to_the_policy_before_the_first(make: Make) -> None:
     """The reference starts from a learner that stops after the first step."""
     clipped = {"algorithm.mismatch": "token_tis", "algorithm.clip_low": 0.3, "algorithm.clip_high": 0.3}
-    groups = some_groups(0)
+    groups = some_groups()
     one, two = make(clipped), make(clipped | {"algorithm.steps_per_batch": 2})
     olds = reference_gradient(own_attention(one), groups, one.config)
-    update(one, Batch(0, groups))
+    update(one, sampled_by(0, *groups))
     model = own_attention(one)
     reference_gradient(model, groups, two.config, olds)
-    stats = update(two, Batch(0, groups))
+    stats = update(two, sampled_by(0, *groups))
     assert_step(two, one._optimizer.state(), model, gradient_norm(model))
     assert (two.version, two._steps, stats.adapter.version) == (1, 2, 1)
 
@@ -188,11 +185,10 @@ def test_scores(learner: LoraLearner) -> None:
 def test_metrics_count_the_samples_with_a_gradient(learner: LoraLearner) -> None:
     """A batch without variance makes a version with the same weights."""
     before, one = weights(learner), build_group(1)
-    stats = update(learner, Batch(0, (build_group(1, (1.0, 1.0)), build_group(2, (None, 1.0)))), 0.0)
+    stats = update(learner, sampled_by(0, build_group(1, (1.0, 1.0)), build_group(2, (None, 1.0))))
     assert (stats.adapter.version, stats.metrics["tokens/trained"]) == (1, 0)
     assert same(before, weights(learner))
-    groups = (replace(group, adapter=AdapterRef(1, 0, "")) for group in (one, build_group(2, (0.0, 0.0))))
-    metrics = update(learner, Batch(1, tuple(groups)), 0.5).metrics
+    metrics = update(learner, sampled_by(1, one, build_group(2, (0.0, 0.0))), 0.5).metrics
     assert metrics.keys() >= {"loss", "policy/entropy", "mismatch/ess", "clip/low", "adapter/norm/q_proj"}
     assert metrics["tokens/trained"] == sum(len(sample.token_ids) for sample in one.samples)
     assert all(math.isfinite(value) for value in metrics.values())
@@ -201,13 +197,11 @@ def test_metrics_count_the_samples_with_a_gradient(learner: LoraLearner) -> None
 def test_figures_of_the_policy_cover_the_samples_with_an_advantage(make: Make) -> None:
     """An entropy term has the update learn from others too."""
     every, same = make({"algorithm.entropy": 1e-9}), build_group(2, (1.0, 1.0))
-    less, more = (update(each, Batch(0, (build_group(1), same))).metrics for each in (make(), every))
+    less, more = (update(each, sampled_by(0, build_group(1), same)).metrics for each in (make(), every))
     for name in ("policy/entropy", "mismatch/k3", "mismatch/ess", "clip/low"):
         assert more[name] == pytest.approx(less[name], abs=1e-6)
     assert more["tokens/trained"] > less["tokens/trained"]
-    assert (
-        "policy/entropy" not in update(every, Batch(1, (build_group(2, (1.0,), adapter=AdapterRef(1, 0, "")),))).metrics
-    )
+    assert "policy/entropy" not in update(every, sampled_by(1, build_group(2, (1.0,)))).metrics
 
 
 def test_movement_is_measured_on_the_samples_with_an_advantage(make: Make) -> None:
