@@ -6,7 +6,7 @@ import random
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from inspect import iscoroutinefunction
 from pathlib import Path
@@ -268,12 +268,11 @@ def save_llama(folder: Path, tokenizer: Any, hidden_size: int, **sizes: Any) -> 
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_config(tiny_model: Path) -> Config:
     """A configuration for `tiny_model`: rank 4 in float32, small micro-batches."""
-    config = Config()
     return changed(
-        config,
+        Config(),
         {
             "model.path": str(tiny_model),
             "model.dtype": "float32",
@@ -286,35 +285,30 @@ def tiny_config(tiny_model: Path) -> Config:
     )
 
 
-@pytest.fixture
-def build_group() -> Callable[..., Group]:
-    """Builds a verified group of random tokens: one sample for each reward, None for a sample that timed out."""
+def build_group(
+    index: int,
+    rewards: tuple[float | None, ...] = (1.0, 0.0, 0.0, 1.0),
+    adapter: AdapterRef | None = None,
+    prompt_tokens: int = 12,
+    response_tokens: tuple[int, int] = (1, 9),
+) -> Group:
+    """Return a verified group of random tokens: one sample for each reward, None for a sample that timed out."""
+    rng = random.Random(index)
 
-    def build(
-        index: int,
-        rewards: tuple[float | None, ...] = (1.0, 0.0, 0.0, 1.0),
-        adapter: AdapterRef | None = None,
-        prompt_tokens: int = 12,
-        response_tokens: tuple[int, int] = (1, 9),
-    ) -> Group:
-        rng = random.Random(index)
+    def ids(count: int) -> tuple[int, ...]:
+        return tuple(rng.randrange(3, 300) for _ in range(count))
 
-        def ids(count: int) -> tuple[int, ...]:
-            return tuple(rng.randrange(3, 300) for _ in range(count))
-
-        lengths = [rng.randint(*response_tokens) for _ in rewards]
-        group = Group(
-            index=index,
-            problem=replace(make_problem(index), prompt_ids=ids(prompt_tokens)),
-            adapter=adapter or AdapterRef(0, 0, "nowhere"),
-            samples=tuple(
-                Sample(ids(n), tuple(rng.uniform(-8.0, -4.0) for _ in range(n)), "text", "stop") for n in lengths
-            ),
-            rewards=tuple(make_reward(total or 0.0, Status.TIMEOUT if total is None else None) for total in rewards),
-        )
-        return weighed(group, Config())
-
-    return build
+    lengths = [rng.randint(*response_tokens) for _ in rewards]
+    group = Group(
+        index=index,
+        problem=replace(make_problem(index), prompt_ids=ids(prompt_tokens)),
+        adapter=adapter or AdapterRef(0, 0, "nowhere"),
+        samples=tuple(
+            Sample(ids(n), tuple(rng.uniform(-8.0, -4.0) for _ in range(n)), "text", "stop") for n in lengths
+        ),
+        rewards=tuple(make_reward(total or 0.0, Status.TIMEOUT if total is None else None) for total in rewards),
+    )
+    return weighed(group, Config())
 
 
 def weighed(group: Group, config: Config) -> Group:

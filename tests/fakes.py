@@ -19,6 +19,7 @@ from microbudget_rl.actors.messages import (
     Request,
     Reward,
     Sample,
+    Sampling,
     Scores,
     Status,
     UpdateStats,
@@ -33,6 +34,11 @@ T = TypeVar("T")
 
 def make_problem(number: int) -> Problem:
     return Problem(id=f"p{number}", prompt=f"{number} + 1 =", prompt_ids=(1, 2, 3), gold=str(number + 1))
+
+
+def make_request(index: int = 0, adapter: AdapterRef | None = None, tokens: int = 8) -> Request:
+    """Return a request for four samples of the full distribution."""
+    return Request(index, make_problem(abs(index)), adapter, Sampling(4, tokens, 1.0, 1.0, 0))
 
 
 def make_group(

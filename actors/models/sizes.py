@@ -159,3 +159,12 @@ def activation_bytes(shape: ShapeConfig, rank: int, size: int, kept: Kept = ON_C
         of_layer += 2 * layer.keys + layer.kept + 2 * kept.values * layer.values + len(layer.linear) * rank
         total, largest = total + layer.count * of_layer, max(largest, of_layer)
     return size * (largest + shape.num_hidden_layers * shape.hidden_size if recomputes else total)
+
+
+def gradient_bytes(shape: ShapeConfig, size: int) -> int:
+    """Return the bytes per token of the gradients that the backward pass adds to what the layers keep.
+
+    In a pass at full size they are largest where an MLP multiplies its two parts: the gradients of both, while the last
+    layer still keeps all. size: bytes of a number.
+    """
+    return size * 2 * max(layer.intermediate for layer in layers_of(shape))

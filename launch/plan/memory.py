@@ -12,6 +12,7 @@ from microbudget_rl.actors.models.sizes import (
     adapter_slots,
     cache_bytes,
     checkpoint_bytes,
+    gradient_bytes,
     kept_on,
     longest_sample,
     lora_parameters,
@@ -139,7 +140,9 @@ def _learner_memory(fit: "Fit", here: int) -> Iterator[Memory]:
     yield Memory(place, "learner: adapter, gradients", count * trained * (2 * size + (4 if size < 4 else 0)))
     token = activation_bytes(shape, lora.rank, size, kept_on(config, shape, cuda), learner.recomputes)
     yield Memory(place, "learner: activations", count * learner.microbatch * token)
-    yield Memory(place, "learner: chunk of logits", count * learner.logprob_chunk * shape.vocab_size * LOGIT_BYTES)
+    # Or the gradients of an MLP: the logits are gone before the backward pass reaches the layers.
+    passing = learner.logprob_chunk * shape.vocab_size * LOGIT_BYTES, learner.microbatch * gradient_bytes(shape, size)
+    yield Memory(place, "learner: chunk of logits", count * max(passing))
     if cuda:
         yield Memory(place, "learner: context, bucket", CUDA_CONTEXT + BUCKET)
         yield Memory(place, "learner: NCCL", NCCL_BUFFERS * (ranks > 1))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from microbudget_rl.actors.advantages import group_advantages, likelihood_rewards, weigh
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.conf.settings import changed
+from tests.conftest import build_group
 
 KINDS = ["group", "mean_only", "leave_one_out"]
 rewards_lists = st.lists(st.sampled_from([0.0, 0.2, 0.5, 1.0, 1.2]), min_size=1, max_size=16)
@@ -71,7 +72,6 @@ def test_samples_without_a_verdict_or_cut_off_are_left_out(
     advantages: tuple[float | None, ...],
     variance: bool,
     learnable: bool,
-    build_group: Any,
 ) -> None:
     config, group = changed(Config(), {"algorithm.advantages": "mean_only", **settings}), build_group(0, rewards)
     reasons = ["length" if number in truncated else "stop" for number in range(len(rewards))]

@@ -1,10 +1,10 @@
 import sys
 import threading
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import ANY, Mock, call
 
 import pytest
 
@@ -20,68 +20,24 @@ from tests.fakes import make_group
 from tests.run_folders import evaluation
 
 
-class Recording:
-    """Keeps its calls."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[Any, ...]] = []
-
-    def begin(self, next_update: int) -> None:
-        self.calls.append(("begin", next_update))
-
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        self.calls.append(("scalars", step, dict(values)))
-
-    def samples(self, name: str, step: int, rows: list[dict[str, Any]]) -> None:
-        self.calls.append(("samples", name, step, len(rows)))
-
-    def end(self, summary: dict[str, Any]) -> None:
-        self.calls.append(("end", summary["status"]))
-
-
-class Failing(Recording):
-    """Its server is gone from the second update on."""
-
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        if step > 1:
-            raise ConnectionError("no route to host")
-        super().scalars(step, values)
-
-
-class Hanging(Recording):
-    """Its server takes the first call and never answers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.released = threading.Event()
-
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        self.released.wait()
-
-
-class Late(Recording):
-    """It cannot begin at first."""
-
-    def begin(self, next_update: int) -> None:
-        self.begin = super().begin  # type: ignore[method-assign]
-        raise OSError("no key")
-
-
 def test_run_folder_shows_what_it_writes(tmp_path: Path) -> None:
-    tracker, folder = Recording(), RunFolder(tmp_path)
+    tracker, folder = Mock(), RunFolder(tmp_path)
     folder.recover(tracking=Tracking({"fake": tracker}))
     heldout = PolicyScores.model_validate(evaluation(6))
     row = folder.append_metrics(1, {"reward/mean": 0.5})
     folder.write_samples("update-000001", (make_group(0, version=1),))
     folder.write_evaluation("final", 1, heldout)
     folder.tracking.end({"status": "completed"}, 5.0)
-    assert tracker.calls == [
-        ("begin", 1),
-        ("scalars", 1, row),
-        ("samples", "update-000001", 1, 2),
-        ("scalars", 1, {"eval/pass@1": 0.25, "eval/mean_length": 8.0, "eval/truncated": 0.0}),
-        ("end", "completed"),
+    assert tracker.mock_calls == [
+        call.begin(1),
+        call.scalars(1, row),
+        call.samples("update-000001", 1, [ANY, ANY]),
+        call.scalars(1, {"eval/pass@1": 0.25, "eval/mean_length": 8.0, "eval/truncated": 0.0}),
+        END,
     ]
+
+
+END = call.end({"status": "completed"})
 
 
 def begin(first: int = 1, rows: int = 0, **trackers: Any) -> Tracking:
@@ -98,32 +54,35 @@ def losses(shown: Tracking) -> list[tuple[int, str]]:
 
 
 def test_logger_that_fails_is_counted_and_said_once() -> None:
-    failing, well = Failing(), Recording()
+    failing, well = Mock(), Mock()
+    failing.scalars.side_effect = [None, *[ConnectionError("no route to host")] * 3]
     shown = begin(rows=4, failing=failing, well=well)
     shown.end({"status": "completed"}, 5.0)
     assert losses(shown) == [(3, "ConnectionError: no route to host"), (0, "")]
     assert losses(shown) == [(0, "")] * 2
-    assert failing.calls[-1] == ("end", "completed")
-    assert len([call for call in well.calls if call[0] == "scalars"]) == 4
+    assert failing.mock_calls[-1] == END
+    assert well.scalars.call_count == 4
 
 
 def test_logger_that_is_far_behind_holds_nobody_up_begins_anew_and_ends() -> None:
     """Else a rollback's abandoned updates stay in its curves, and this test and the end of a run wait in vain."""
-    hanging = Hanging()
+    hanging, released = Mock(), threading.Event()
+    hanging.scalars.side_effect = lambda *_: released.wait()
     shown = begin(rows=2 * tracking.WAITING, hanging=hanging)
     shown.begin(7)
-    hanging.released.set()
+    released.set()
     shown.end({"status": "completed"}, 300.0)
     ((lost, reason),) = losses(shown)
     assert (lost >= tracking.WAITING - 2, str(tracking.WAITING) in reason) == (True, True)
-    assert hanging.calls == [("begin", 1), ("begin", 7), ("end", "completed")]
+    assert (hanging.begin.mock_calls, hanging.mock_calls[-1]) == ([call(1), call(7)], END)
 
 
 def test_logger_that_could_not_begin_is_tried_again_with_the_next_call() -> None:
-    late = Late()
+    late = Mock()
+    late.begin.side_effect = [OSError("no key"), None]
     shown = begin(7, rows=1, late=late)
     shown.end({"status": "completed"}, 5.0)
-    assert late.calls == [("begin", 7), ("scalars", 7, {"reward/mean": 0.5}), ("end", "completed")]
+    assert late.mock_calls == [call.begin(7), call.begin(7), call.scalars(7, {"reward/mean": 0.5}), END]
     assert losses(shown) == [(1, "OSError: no key")]
 
 

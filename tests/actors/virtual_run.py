@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,19 +24,17 @@ from tests.fakes import FakeEngine, FakeLearner, FakeVerifier, make_problem
 from tests.virtual_time import VirtualClock, run_virtually
 
 
-def make_config(**learner: Any) -> Config:
-    return changed(
-        Config(),
-        {
-            "learner.problems_per_update": 2,
-            "rollout.samples_per_problem": 2,
-            "eval.problems": 4,
-            "eval.n": 2,
-            "adapter_check.problems": 2,
-            "checkpoint.every": 3,
-            **{f"learner.{key}": value for key, value in learner.items()},
-        },
-    )
+def make_config(settings: Mapping[str, Any] | None = None) -> Config:
+    """Return the settings of a small run, some of them changed."""
+    small = {
+        "learner.problems_per_update": 2,
+        "rollout.samples_per_problem": 2,
+        "eval.problems": 4,
+        "eval.n": 2,
+        "adapter_check.problems": 2,
+        "checkpoint.every": 3,
+    }
+    return changed(changed(Config(), small), settings or {})
 
 
 def make_problems(train: int = 7, heldout: int = 4, selection: int = 0) -> ProblemSet:
@@ -90,29 +88,32 @@ def make_context(
     )
 
 
+def collapsing(versions: set[int]) -> Callable[[int], dict[str, float]]:
+    """Return metrics in which the update that makes one of these versions has no entropy, the first time."""
+
+    def metrics(version: int) -> dict[str, float]:
+        collapsed = version in versions
+        versions.discard(version)
+        return {"policy/entropy": 0.01 if collapsed else 1.5}
+
+    return metrics
+
+
 class Run:
     """A coordinator over fakes in a folder, run under virtual time."""
 
-    def __init__(self, path: Path, config: Config | None = None, seconds: float = 120.0) -> None:
+    def __init__(self, path: Path, settings: Mapping[str, Any] | None = None, seconds: float = 120.0) -> None:
         self.path = path
-        self.config = config or make_config()
+        self.config = make_config(settings)
         self.seconds = seconds
         self.engine = FakeEngine()
-        self.learner = FakeLearner(max_staleness=self.config.learner.max_staleness)
+        self.learner = FakeLearner()
         self.verifier = FakeVerifier()
         self.benchmarks: tuple[EvaluationSet, ...] = ()
         self.spent = 0.0
 
-    def collapse(self, versions: Iterable[int]) -> None:
-        """Let the entropy fall to nothing in the updates that make these versions, the first time."""
-        left = set(versions)
-
-        def metrics(version: int) -> dict[str, float]:
-            fallen = version in left
-            left.discard(version)
-            return {"policy/entropy": 0.01 if fallen else 1.5}
-
-        self.learner.metrics_of = metrics
+    def change(self, settings: Mapping[str, Any]) -> None:
+        self.config = changed(self.config, settings)
 
     def fail(self, *stops: float) -> BaseException:
         """Begin or resume a run that fails, and return why."""
@@ -126,8 +127,9 @@ class Run:
 
     async def process(self, *stops: float) -> Outcome:
         """As `go`, in the time of the running loop."""
-        self.engine.start_anew()  # in a process of its own
-        self.learner.lessons, self.learner.warmed = [], False
+        for actor in (self.engine, self.learner):  # in processes of their own
+            actor.start_anew()
+        self.learner.max_staleness = self.config.learner.max_staleness
         folder = self.folder = RunFolder(self.path)
         folder.recover()
         context = make_context(
@@ -157,6 +159,20 @@ class Run:
     @property
     def spent_so_far(self) -> float:
         return self.seconds - self.coordinator.progress.left
+
+    @property
+    def latest(self) -> str:
+        """The name of the latest checkpoint."""
+        return (self.path / "checkpoints" / "latest").resolve().name
+
+    @property
+    def updates(self) -> list[float]:
+        """The updates of the rows, in their order."""
+        return [row["update"] for row in self.rows]
+
+    def series(self, name: str) -> dict[float, float]:
+        """A metric by update, where it is known."""
+        return {row["update"]: row[name] for row in self.rows if name in row}
 
     @property
     def rows(self) -> list[dict[str, float]]:

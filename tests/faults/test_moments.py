@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from microbudget_rl.actors.messages import UpdateStats
-from microbudget_rl.conf.settings import changed
 from tests.actors.virtual_run import Run as VirtualRun
 from tests.faults.conftest import COORDINATOR, Run, latest
 from tests.faults.moments import MIB, break_disk, call, full, repair_disk, small_world, stopped
@@ -86,7 +85,7 @@ def test_history_outlives_a_disk_that_turns_read_only(small_ext4: Path, update: 
     """All but the disk is a fake."""
     before, after = VirtualRun(small_ext4 / "run"), VirtualRun(small_ext4 / "run")
     for run in (before, after):
-        run.config = changed(run.config, {"budget.updates": 9, "checkpoint.every": 2})
+        run.change({"budget.updates": 9, "checkpoint.every": 2})
     step = before.learner.step
 
     async def fail_at_update(rate: float) -> UpdateStats:

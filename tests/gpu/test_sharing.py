@@ -31,6 +31,7 @@ from microbudget_rl.launch.hardware.machine import GIB, Machine
 from microbudget_rl.launch.plan.plan import Plan, make_plan
 from microbudget_rl.launch.session.actors import bundle, reserve_learners, start_learners
 from microbudget_rl.learner.actor import RemoteLearner
+from tests.conftest import build_group
 from tests.gpu.conftest import memory_used
 
 CONTEXT = 1.0
@@ -127,15 +128,15 @@ async def distances(learner: RemoteLearner, group: Group) -> dict[str, float]:
     return {name: distance(logprobs_of((group,)), view) for name, view in views.items()}
 
 
-def batch(rig: Rig, build_group: Callable[..., Group]) -> Batch:
+def batch(rig: Rig) -> Batch:
     """Return a batch of the run's size in which every sample has full length, so that micro-batches are full."""
     rewards = tuple(float(number % 2) for number in range(rig.config.rollout.samples_per_problem))
     numbers, adapter = range(rig.config.learner.problems_per_update), AdapterRef(0, 0, "nowhere")
     return Batch(0, tuple(build_group(number, rewards, adapter, 256, (768, 768)) for number in numbers))
 
 
-def test_both_sides_keep_to_their_shares(rig: Rig, build_group: Callable[..., Group]) -> None:
-    peak = rig.update(rig.learner, batch(rig, build_group)).metrics["learner/peak_memory"] / GIB
+def test_both_sides_keep_to_their_shares(rig: Rig) -> None:
+    peak = rig.update(rig.learner, batch(rig)).metrics["learner/peak_memory"] / GIB
     before, engine, both = (used / GIB for used in (*rig.used, memory_used()))
     plan, memory = rig.plan, rig.plan.machine.gpu_memory / GIB
     cache = inside(rig.engine, lambda actor: actor.vllm_config.cache_config)
@@ -187,13 +188,13 @@ def test_a_killed_engine_restarts_beside_the_learner(rig: Rig) -> None:
     assert memory_used() < rig.plan.machine.gpu_memory
 
 
-def test_optimizer_in_host_memory_takes_the_same_steps(rig: Rig, build_group: Callable[..., Group]) -> None:
+def test_optimizer_in_host_memory_takes_the_same_steps(rig: Rig) -> None:
     """DeepSpeed's CPU Adam and AdamW on the GPU give the same adapter; the former needs less GPU memory."""
     rig.run(rig.learner.close())
 
     def step(offload: str) -> tuple[str, float, dict[str, torch.Tensor]]:
         learner, ranks = rig.run(rig.start_learner(changed(rig.config, {"learner.offload": offload})))
-        stats = rig.update(learner, batch(rig, build_group))
+        stats = rig.update(learner, batch(rig))
         kind = inside(ranks[0], lambda actor: type(actor.learner._optimizer._adam).__name__)
         weights = load_file(Path(stats.adapter.path, "adapter_model.safetensors"))
         rig.run(learner.close())

@@ -13,18 +13,22 @@ from torch import nn
 
 from microbudget_rl.actors.coordinator.rules.rate import learning_rate
 from microbudget_rl.actors.messages import AdapterRef, Batch, Group, UpdateStats
-from tests.conftest import weighed
+from tests.conftest import build_group, weighed
 
 if TYPE_CHECKING:
     from microbudget_rl.learner.learner import LoraLearner
 
-Build = Callable[..., Group]
 Make = Callable[..., "LoraLearner"]
 
 
-def batch(build: Build, version: int = 0, count: int = 3, incarnation: int = 0) -> Batch:
-    groups = (build(10 * version + i, adapter=AdapterRef(version, incarnation, "nowhere")) for i in range(count))
-    return Batch(version, tuple(groups))
+def batch(version: int = 0, count: int = 3, incarnation: int = 0) -> Batch:
+    return sampled_by(version, *(build_group(10 * version + i) for i in range(count)), incarnation=incarnation)
+
+
+def sampled_by(version: int, *groups: Group, incarnation: int = 0) -> Batch:
+    """Return a batch for a version that has sampled these groups itself."""
+    adapter = AdapterRef(version, incarnation, "nowhere")
+    return Batch(version, tuple(replace(group, adapter=adapter) for group in groups))
 
 
 def update(learner: "LoraLearner", batch: Batch, progress: float = 0.0) -> UpdateStats:

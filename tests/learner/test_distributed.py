@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from microbudget_rl.actors.clock import WallClock
 from microbudget_rl.actors.errors import ActorDied, LearnerDied
-from microbudget_rl.actors.messages import AdapterRef, Batch, Group, UpdateStats
+from microbudget_rl.actors.messages import Batch, UpdateStats
 from microbudget_rl.actors.runtime.placement import Share
 from microbudget_rl.actors.runtime.remote_actor import RemoteActor
 from microbudget_rl.conf.errors import BadInput
@@ -27,7 +27,8 @@ from microbudget_rl.conf.settings import changed
 from microbudget_rl.learner.actor import LearnerActor, RemoteLearner
 from microbudget_rl.learner.distributed import use_interface
 from microbudget_rl.learner.learner import LoraLearner
-from tests.learner.helpers import Build, spoil
+from tests.conftest import build_group
+from tests.learner.helpers import sampled_by, spoil
 from tests.learner.helpers import update as update_one
 
 T = TypeVar("T")
@@ -50,16 +51,11 @@ def run() -> Iterator[Callable[[Awaitable[T]], T]]:
 
 
 @pytest.fixture(scope="module")
-def config(tiny_model: Path) -> Config:
-    """Return float32 settings with every part of the loss that takes passes of its own."""
+def config(tiny_config: Config) -> Config:
+    """Return settings with every part of the loss that takes passes of its own."""
     return changed(
-        Config(),
+        tiny_config,
         {
-            "model.path": str(tiny_model),
-            "model.dtype": "float32",
-            "lora.rank": 4,
-            "lora.alpha": 8,
-            "learner.learning_rate": RATE,
             "learner.max_kl": 0.03,
             "learner.tokens_per_microbatch": 100,
             "algorithm.steps_per_batch": 2,
@@ -115,19 +111,23 @@ async def update(learner: RemoteLearner, batch: Batch) -> UpdateStats:
     return await learner.step(RATE)
 
 
-def sampled_by(version: int, *groups: Group) -> Batch:
-    return Batch(version, tuple(replace(group, adapter=AdapterRef(version, 0, "nowhere")) for group in groups))
-
-
-def batches(build: Build) -> list[Batch]:
+def batches() -> list[Batch]:
     """Return batches with long and short prompts, a timeout and a group without variance; with many short samples and a
     long one; and with a single sample that has tokens, so that one process has nothing to do.
     """
-    lonely = build(9, (1.0, 0.0))
+    lonely = build_group(9, (1.0, 0.0))
     lonely = replace(lonely, samples=(lonely.samples[0], replace(lonely.samples[1], token_ids=(), logprobs=())))
     return [
-        sampled_by(0, build(1), build(2, (1.0, None, 0.0), prompt_tokens=40), build(3, (0.0, 0.0)), build(4)),
-        sampled_by(1, build(5, (1.0, 0.5, 0.0)), build(6, (1.0, 0.0), prompt_tokens=5, response_tokens=(60, 60))),
+        sampled_by(
+            0,
+            build_group(1),
+            build_group(2, (1.0, None, 0.0), prompt_tokens=40),
+            build_group(3, (0.0, 0.0)),
+            build_group(4),
+        ),
+        sampled_by(
+            1, build_group(5, (1.0, 0.5, 0.0)), build_group(6, (1.0, 0.0), prompt_tokens=5, response_tokens=(60, 60))
+        ),
         replace(sampled_by(1, lonely), version=2),
     ]
 
@@ -148,11 +148,11 @@ def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
 
 
 def test_two_processes_make_the_updates_of_one(
-    two: RemoteLearner, one: LoraLearner, start: Path, run: Any, build_group: Build, tmp_path: Path
+    two: RemoteLearner, one: LoraLearner, start: Path, run: Any, tmp_path: Path
 ) -> None:
     """Compare weights, moments and metrics. One process makes the last update, too, after a resume."""
     run(two.restore(str(start), 0))
-    for number, batch in enumerate(batches(build_group)):
+    for number, batch in enumerate(batches()):
         expected, found = update_one(one, batch), run(update(two, batch))
         assert found.adapter.name == expected.adapter.name
         assert found.metrics.keys() == expected.metrics.keys()
@@ -170,7 +170,7 @@ def test_two_processes_make_the_updates_of_one(
     again, resumed = LoraLearner(one.config, one.config.model.path, tmp_path / "again"), tmp_path / "resumed"
     again.restore(tmp_path / "two-1", 0)
     assert again.version == 2
-    update_one(again, batches(build_group)[2])
+    update_one(again, batches()[2])
     resumed.mkdir()
     again.save(resumed)
     assert_close(state(resumed), state(tmp_path / "one-2"), 1e-5)
@@ -180,9 +180,7 @@ def test_two_processes_make_the_updates_of_one(
             assert found_scores.policy == pytest.approx(expected_scores.policy, abs=1e-4)
 
 
-def test_two_processes_imitate_as_one(
-    two: RemoteLearner, one: LoraLearner, start: Path, run: Any, build_group: Build
-) -> None:
+def test_two_processes_imitate_as_one(two: RemoteLearner, one: LoraLearner, start: Path, run: Any) -> None:
     """Compare losses, the last of a single response, and later updates with a KL term to the reference."""
     run(two.restore(str(start), 0))
     last = build_group(3)
@@ -191,7 +189,7 @@ def test_two_processes_imitate_as_one(
         assert found == (pytest.approx(expected[0], rel=1e-4), "")
     one.publish()
     run(two.publish())
-    for batch in batches(build_group)[:2]:
+    for batch in batches()[:2]:
         first, second = update_one(one, batch).metrics, run(update(two, batch)).metrics
         assert all(
             second[name] == pytest.approx(first[name], rel=1e-4, abs=1e-6) for name in ("loss", "policy/kl_to_base")
@@ -201,10 +199,10 @@ def test_two_processes_imitate_as_one(
 
 @pytest.mark.parametrize("group", [0, 3])
 def test_a_nan_loss_in_one_process_skips_the_update_in_all(
-    two: RemoteLearner, one: LoraLearner, start: Path, run: Any, build_group: Build, tmp_path: Path, group: int
+    two: RemoteLearner, one: LoraLearner, start: Path, run: Any, tmp_path: Path, group: int
 ) -> None:
     run(two.restore(str(start), 0))
-    groups = list(batches(build_group)[0].groups)
+    groups = list(batches()[0].groups)
     groups[group] = spoil(groups[group])
     stats = run(update(two, Batch(0, tuple(groups))))
     assert f"group {groups[group].index} sample 1" in stats.fault
@@ -214,7 +212,7 @@ def test_a_nan_loss_in_one_process_skips_the_update_in_all(
     before = state(start)
     assert all(torch.equal(value, before[name]) for name, value in state(tmp_path).items())
     one.version = 1
-    following = batches(build_group)[1]
+    following = batches()[1]
     expected, found = update_one(one, following), run(update(two, following))
     assert found.fault == ""
     assert found.metrics["grad_norm"] == pytest.approx(expected.metrics["grad_norm"], rel=1e-5)

@@ -13,10 +13,9 @@ from microbudget_rl.learner.examples import examples
 from microbudget_rl.learner.learner import LoraLearner, StaleBatch
 from microbudget_rl.learner.model.adapter import adapter_norms
 from microbudget_rl.learner.packing import Tokens, pack
-from tests.conftest import weighed
+from tests.conftest import build_group, weighed
 from tests.learner.algorithm.reference import Response, divisor, slope
 from tests.learner.helpers import (
-    Build,
     Make,
     assert_step,
     batch,
@@ -25,6 +24,7 @@ from tests.learner.helpers import (
     own_attention,
     reference_logprobs,
     same,
+    sampled_by,
     spoil,
     update,
     weights,
@@ -81,33 +81,29 @@ def reference_gradient(
     return found
 
 
-def some_groups(build: Build, version: int) -> tuple[Group, ...]:
+def some_groups() -> tuple[Group, ...]:
     """Return groups with a timeout, without variance, with a single sample, and a truncated response in each."""
     groups = (
-        build(1, (1.0, 0.0, 0.2, 1.0)),
-        build(2, (1.0, None, 0.0)),
-        build(3, (0.0, 0.0)),
-        build(4, (1.0, 1.0, 0.0, 1.0), prompt_tokens=20),
-        build(5, (1.0,)),
+        build_group(1, (1.0, 0.0, 0.2, 1.0)),
+        build_group(2, (1.0, None, 0.0)),
+        build_group(3, (0.0, 0.0)),
+        build_group(4, (1.0, 1.0, 0.0, 1.0), prompt_tokens=20),
+        build_group(5, (1.0,)),
     )
     return tuple(
-        replace(
-            group,
-            adapter=AdapterRef(version, 0, ""),
-            samples=(replace(group.samples[0], finish_reason="length"), *group.samples[1:]),
-        )
+        replace(group, samples=(replace(group.samples[0], finish_reason="length"), *group.samples[1:]))
         for group in groups
     )
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_update_is_the_adamw_step_of_the_reference_loss(name: str, make: Make, build_group: Build) -> None:
+def test_update_is_the_adamw_step_of_the_reference_loss(name: str, make: Make) -> None:
     learner = make({f"algorithm.{key}": value for key, value in ALGORITHMS[name].items()})
-    update(learner, Batch(0, some_groups(build_group, 0)))  # moves B off zero, so that A has a gradient
-    groups = some_groups(build_group, 1)
+    groups = some_groups()
+    update(learner, sampled_by(0, *groups))  # moves B off zero, so that A has a gradient
     model, before = own_attention(learner), learner._optimizer.state()
     reference_gradient(model, groups, learner.config)
-    stats = update(learner, Batch(1, groups))
+    stats = update(learner, sampled_by(1, *groups))
     norm = gradient_norm(model)
     assert norm > 1e-3
     assert stats.metrics["grad_norm"] == pytest.approx(norm, rel=1e-4)
@@ -116,29 +112,29 @@ def test_update_is_the_adamw_step_of_the_reference_loss(name: str, make: Make, b
     assert ("policy/kl_to_base" in stats.metrics) == (learner.config.algorithm.kl > 0)
 
 
-def test_second_step_on_a_batch_has_the_ratio_to_the_policy_before_the_first(make: Make, build_group: Build) -> None:
+def test_second_step_on_a_batch_has_the_ratio_to_the_policy_before_the_first(make: Make) -> None:
     """The reference starts from a learner that stops after the first step."""
     clipped = {"algorithm.mismatch": "token_tis", "algorithm.clip_low": 0.3, "algorithm.clip_high": 0.3}
-    groups = some_groups(build_group, 0)
+    groups = some_groups()
     one, two = make(clipped), make(clipped | {"algorithm.steps_per_batch": 2})
     olds = reference_gradient(own_attention(one), groups, one.config)
-    update(one, Batch(0, groups))
+    update(one, sampled_by(0, *groups))
     model = own_attention(one)
     reference_gradient(model, groups, two.config, olds)
-    stats = update(two, Batch(0, groups))
+    stats = update(two, sampled_by(0, *groups))
     assert_step(two, one._optimizer.state(), model, gradient_norm(model))
     assert (two.version, two._steps, stats.adapter.version) == (1, 2, 1)
 
 
 @pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean", "constant"])
-def test_gradient_does_not_depend_on_micro_batches(aggregation: str, make: Make, build_group: Build) -> None:
+def test_gradient_does_not_depend_on_micro_batches(aggregation: str, make: Make) -> None:
     """Compare the first moments after a second step: one micro-batch, two, five or more, and single samples."""
     moments = []
     for budget in (10_000, 150, 60, 1):
         settings = {"algorithm.aggregation": aggregation, "learner.tokens_per_microbatch": budget}
         learner = make(settings)
         for version in range(2):
-            update(learner, batch(build_group, version))
+            update(learner, batch(version))
         moments.append({n: v for n, v in learner._optimizer.state().items() if n.endswith("exp_avg")})
     whole = moments[0]
     scale = torch.stack([value.norm() for value in whole.values()]).norm()
@@ -147,33 +143,33 @@ def test_gradient_does_not_depend_on_micro_batches(aggregation: str, make: Make,
         assert error <= 1e-5 * scale
 
 
-def test_scores_before_the_step_are_the_old_versions(make: Make, build_group: Build) -> None:
+def test_scores_before_the_step_are_the_old_versions(make: Make) -> None:
     asked, other = (make({"lora.dropout": 0.1}) for _ in range(2))
     for version in range(2):
         before = asked.score((build_group(9),))
-        asked.accumulate(batch(build_group, version))
+        asked.accumulate(batch(version))
         assert asked.score((build_group(9),)) == before
         asked.step(asked.config.learner.learning_rate)
-        update(other, batch(build_group, version))
+        update(other, batch(version))
     assert same(weights(asked), weights(other))
 
 
-def test_batch_accumulated_again_counts_once(make: Make, build_group: Build) -> None:
+def test_batch_accumulated_again_counts_once(make: Make) -> None:
     twice, once = make(), make()
-    twice.accumulate(batch(build_group, 0))
-    update(twice, batch(build_group, 0))
-    update(once, batch(build_group, 0))
+    twice.accumulate(batch(0))
+    update(twice, batch(0))
+    update(once, batch(0))
     assert same(weights(twice), weights(once))
     with pytest.raises(RuntimeError, match="no batch was accumulated"):
         once.step(0.0)
 
 
-def test_scores(learner: LoraLearner, build_group: Build) -> None:
+def test_scores(learner: LoraLearner) -> None:
     """Policy and base agree at version 0, both with the reference; an update moves the policy alone."""
     learner.policy.temperature = 0.7
     groups = (build_group(1), build_group(2, (1.0,), prompt_tokens=5))
     before = learner.score(groups)
-    update(learner, batch(build_group))
+    update(learner, batch())
     after = learner.score(groups)
     assert [len(scores) for scores in after] == [4, 1]
     for i, group in enumerate(groups):
@@ -186,37 +182,34 @@ def test_scores(learner: LoraLearner, build_group: Build) -> None:
             assert after[i][number].policy != pytest.approx(after[i][number].base, abs=1e-3)
 
 
-def test_metrics_count_the_samples_with_a_gradient(learner: LoraLearner, build_group: Build) -> None:
+def test_metrics_count_the_samples_with_a_gradient(learner: LoraLearner) -> None:
     """A batch without variance makes a version with the same weights."""
     before, one = weights(learner), build_group(1)
-    stats = update(learner, Batch(0, (build_group(1, (1.0, 1.0)), build_group(2, (None, 1.0)))), 0.0)
+    stats = update(learner, sampled_by(0, build_group(1, (1.0, 1.0)), build_group(2, (None, 1.0))))
     assert (stats.adapter.version, stats.metrics["tokens/trained"]) == (1, 0)
     assert same(before, weights(learner))
-    groups = (replace(group, adapter=AdapterRef(1, 0, "")) for group in (one, build_group(2, (0.0, 0.0))))
-    metrics = update(learner, Batch(1, tuple(groups)), 0.5).metrics
+    metrics = update(learner, sampled_by(1, one, build_group(2, (0.0, 0.0))), 0.5).metrics
     assert metrics.keys() >= {"loss", "policy/entropy", "mismatch/ess", "clip/low", "adapter/norm/q_proj"}
     assert metrics["tokens/trained"] == sum(len(sample.token_ids) for sample in one.samples)
     assert all(math.isfinite(value) for value in metrics.values())
 
 
-def test_figures_of_the_policy_cover_the_samples_with_an_advantage(make: Make, build_group: Build) -> None:
+def test_figures_of_the_policy_cover_the_samples_with_an_advantage(make: Make) -> None:
     """An entropy term has the update learn from others too."""
     every, same = make({"algorithm.entropy": 1e-9}), build_group(2, (1.0, 1.0))
-    less, more = (update(each, Batch(0, (build_group(1), same))).metrics for each in (make(), every))
+    less, more = (update(each, sampled_by(0, build_group(1), same)).metrics for each in (make(), every))
     for name in ("policy/entropy", "mismatch/k3", "mismatch/ess", "clip/low"):
         assert more[name] == pytest.approx(less[name], abs=1e-6)
     assert more["tokens/trained"] > less["tokens/trained"]
-    assert (
-        "policy/entropy" not in update(every, Batch(1, (build_group(2, (1.0,), adapter=AdapterRef(1, 0, "")),))).metrics
-    )
+    assert "policy/entropy" not in update(every, sampled_by(1, build_group(2, (1.0,)))).metrics
 
 
-def test_movement_is_measured_on_the_samples_with_an_advantage(make: Make, build_group: Build) -> None:
+def test_movement_is_measured_on_the_samples_with_an_advantage(make: Make) -> None:
     """The engine was certain of the stale samples. An entropy term has the update learn from others too."""
     found = []
     for entropy in (0.0, 1e-9):
         learner = make({"algorithm.entropy": entropy})
-        update(learner, batch(build_group))
+        update(learner, batch())
         stale, same = build_group(1), build_group(2, (1.0, 1.0), adapter=AdapterRef(1, 0, "nowhere"))
         samples = tuple(replace(sample, logprobs=(0.0,) * len(sample.logprobs)) for sample in stale.samples)
         found.append(learner.accumulate(Batch(1, (replace(stale, samples=samples), same))))
@@ -227,9 +220,9 @@ def test_movement_is_measured_on_the_samples_with_an_advantage(make: Make, build
     assert learner.accumulate(Batch(1, (same,))).staleness == 0
 
 
-def test_stale_batches_are_refused(learner: LoraLearner, build_group: Build) -> None:
+def test_stale_batches_are_refused(learner: LoraLearner) -> None:
     for version in range(2):
-        update(learner, batch(build_group, version, 1))
+        update(learner, batch(version, 1))
     assert update(learner, Batch(2, (build_group(1, adapter=AdapterRef(1, 0, "")),)), 0.0).metrics["staleness/max"] == 1
     for version, adapter, words in (
         (3, AdapterRef(1, 0, ""), "max_staleness"),
@@ -244,13 +237,13 @@ def test_stale_batches_are_refused(learner: LoraLearner, build_group: Build) -> 
 @pytest.mark.parametrize(
     ("dtype", "offload"), [("float32", "cpu"), ("float32", "none"), ("bfloat16", "cpu"), ("bfloat16", "none")]
 )
-def test_a_nan_loss_skips_the_update_without_a_trace(dtype: str, offload: str, make: Make, build_group: Build) -> None:
+def test_a_nan_loss_skips_the_update_without_a_trace(dtype: str, offload: str, make: Make) -> None:
     """The other learner never sees the spoilt batch. Gradients have accumulated when the NaN is found."""
     settings = {"model.dtype": dtype, "learner.offload": offload, "learner.tokens_per_microbatch": 1}
     learner, other = make(settings), make(settings)
     for one in (learner, other):
-        update(one, batch(build_group, 0))
-    before, groups = weights(learner), batch(build_group, 1).groups
+        update(one, batch(0))
+    before, groups = weights(learner), batch(1).groups
     stats = update(learner, Batch(1, (*groups[:2], spoil(groups[2]))), 0.0)
     assert "group 12 sample 1" in stats.fault
     assert "loss of update 2 is nan" in stats.fault
@@ -260,7 +253,7 @@ def test_a_nan_loss_skips_the_update_without_a_trace(dtype: str, offload: str, m
     assert same(before, weights(learner))
     other.version = 2
     for one in (learner, other):
-        assert update(one, batch(build_group, 2)).fault == ""
+        assert update(one, batch(2)).fault == ""
     assert not same(before, weights(learner))
     assert same(weights(other), weights(learner))
     assert same(other._optimizer.state(), learner._optimizer.state())
@@ -268,7 +261,7 @@ def test_a_nan_loss_skips_the_update_without_a_trace(dtype: str, offload: str, m
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_an_infinite_gradient_skips_the_update(dtype: str, make: Make, build_group: Build) -> None:
+def test_an_infinite_gradient_skips_the_update(dtype: str, make: Make) -> None:
     learner = make({"model.dtype": dtype})
     before = weights(learner)
 
@@ -276,15 +269,15 @@ def test_an_infinite_gradient_skips_the_update(dtype: str, make: Make, build_gro
         output[0].register_hook(lambda gradient: gradient * math.inf)
 
     hook = learner.policy.register_forward_hook(explode)
-    stats = update(learner, batch(build_group, 0))
+    stats = update(learner, batch(0))
     assert "gradient of update 1 is not finite" in stats.fault
     assert same(before, weights(learner))
     hook.remove()
-    assert update(learner, batch(build_group, 1)).fault == ""
+    assert update(learner, batch(1)).fault == ""
     assert not same(before, weights(learner))
 
 
-def test_recomputed_activations_change_no_gradient_and_keep_less(make: Make, build_group: Build) -> None:
+def test_recomputed_activations_change_no_gradient_and_keep_less(make: Make) -> None:
     norms, kept = [], []
     for setting in ("off", "on"):
         learner = make({"learner.gradient_checkpointing": setting})
@@ -295,20 +288,20 @@ def test_recomputed_activations_change_no_gradient_and_keep_less(make: Make, bui
         with torch.autograd.graph.saved_tensors_hooks(lambda t, sizes=sizes: sizes.append(t.nbytes) or t, lambda t: t):
             learner.policy(part)
         kept.append(sum(sizes))
-        update(learner, batch(build_group, 0))
-        norms.append(update(learner, batch(build_group, 1)).metrics["grad_norm"])
+        update(learner, batch(0))
+        norms.append(update(learner, batch(1)).metrics["grad_norm"])
     assert norms[1] == pytest.approx(norms[0], rel=1e-5)
     assert kept[1] < kept[0] / 2
 
 
-def test_inspection_compares_the_policy_with_the_base(learner: LoraLearner, build_group: Build) -> None:
-    groups = batch(build_group).groups
+def test_inspection_compares_the_policy_with_the_base(learner: LoraLearner) -> None:
+    groups = batch().groups
     fresh = learner.inspect(groups)
     assert fresh.entropy == fresh.base_entropy > 0
     assert fresh.kl_to_base == pytest.approx(0.0, abs=1e-6)
     assert set(fresh.effective_rank.values()) == {0.0}
     for version in range(3):
-        update(learner, batch(build_group, version))
+        update(learner, batch(version))
     found, again = learner.inspect(groups), learner.inspect(groups)
     assert found == again
     assert found.version == 3

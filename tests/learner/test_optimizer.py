@@ -6,24 +6,24 @@ import deepspeed
 import pytest
 
 from microbudget_rl.learner.optimizer import SHM_COMM
-from tests.learner.helpers import Build, Make, batch, same, update, weights
+from tests.learner.helpers import Make, batch, same, update, weights
 
 pytestmark = pytest.mark.long
 
 
-def test_optimizer_without_offload_makes_the_same_steps(make: Make, build_group: Build, tmp_path: Path) -> None:
+def test_optimizer_without_offload_makes_the_same_steps(make: Make, tmp_path: Path) -> None:
     first, deepspeed.ops.__compatible_ops__[SHM_COMM] = make(), True
     second = make({"learner.offload": "none"})
     assert not deepspeed.ops.__compatible_ops__[SHM_COMM], "a collective would be compiled for minutes"
     start = weights(first)
     for version in range(3):
-        update(first, batch(build_group, version))
-        update(second, batch(build_group, version))
+        update(first, batch(version))
+        update(second, batch(version))
     for name, value in weights(first).items():
         assert (weights(second)[name] - value).norm() < 1e-3 * (value - start[name]).norm()
     second.save(tmp_path)
     third = make({"learner.offload": "none"})
     third.restore(tmp_path, 0)
     for one in (second, third):
-        update(one, batch(build_group, 3))
+        update(one, batch(3))
     assert same(weights(second), weights(third))

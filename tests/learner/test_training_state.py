@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.learner.training_state import FACTS_FILE, STATE_FILE, misfit, write_checkpoint
-from tests.learner.helpers import Build, Make, batch, same, update, weights
+from tests.learner.helpers import Make, batch, same, update, weights
 
 if TYPE_CHECKING:
     from microbudget_rl.learner.learner import LoraLearner
@@ -61,7 +61,7 @@ def test_the_learner_refuses_damaged_checkpoints(learner: "LoraLearner", tmp_pat
 
 @pytest.mark.parametrize(("compiled", "updates"), [(True, 20), (False, 3)])
 def test_restored_run_repeats_the_uninterrupted_one(
-    make: Make, build_group: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool, updates: int
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool, updates: int
 ) -> None:
     """DeepSpeed's compiled Adam, whose bias correction drifts only after many steps, and torch's."""
     if not compiled:
@@ -69,27 +69,27 @@ def test_restored_run_repeats_the_uninterrupted_one(
     straight, resumed = (make({"model.dtype": "bfloat16", "lora.dropout": 0.1}) for _ in range(2))
     assert straight.model.get_base_model().model.rotary_emb.inv_freq.dtype == torch.float32
     for version in range(updates):
-        update(straight, batch(build_group, version, 1))
+        update(straight, batch(version, 1))
     straight.save(tmp_path)
     resumed.restore(tmp_path, incarnation=1)
     assert same(weights(straight), weights(resumed))
     for version in (updates, updates + 1):
-        update(straight, batch(build_group, version, 1))
-        stats = update(resumed, batch(build_group, version, 1, incarnation=1))
+        update(straight, batch(version, 1))
+        stats = update(resumed, batch(version, 1, incarnation=1))
     assert stats.adapter.name == f"policy-v{updates + 2}-r1"
     assert same(weights(straight), weights(resumed))
     assert same(straight._optimizer.state(), resumed._optimizer.state())
 
 
-def test_a_restore_undoes_later_updates(learner: "LoraLearner", build_group: Build, tmp_path: Path) -> None:
+def test_a_restore_undoes_later_updates(learner: "LoraLearner", tmp_path: Path) -> None:
     """It undoes momentum too, and forgets an accumulated batch."""
     learner.save(tmp_path)
     before, state = weights(learner), learner._optimizer.state()
-    first = update(learner, batch(build_group, 0)).metrics["grad_norm"]
+    first = update(learner, batch(0)).metrics["grad_norm"]
     assert not same(before, weights(learner))
-    learner.accumulate(batch(build_group, 1))
+    learner.accumulate(batch(1))
     learner.restore(tmp_path, 0)
     assert same(before, weights(learner))
     assert same(state, learner._optimizer.state())
-    again = update(learner, batch(build_group, 0)).metrics["grad_norm"]
+    again = update(learner, batch(0)).metrics["grad_norm"]
     assert again == first

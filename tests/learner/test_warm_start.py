@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from microbudget_rl.actors.messages import Batch
+from tests.conftest import build_group
 from tests.learner import helpers
-from tests.learner.helpers import Build, Make, batch, same, update, weights
+from tests.learner.helpers import Make, batch, same, update, weights
 
 pytestmark = pytest.mark.long
 
@@ -17,7 +18,7 @@ SETTINGS = {"warm_start.source": "self", "warm_start.learning_rate": 1e-2, "algo
 
 
 @pytest.mark.parametrize("budget", [10_000, 60, 1])
-def test_imitation_is_the_adamw_step_of_the_mean_log_likelihood(make: Make, build_group: Build, budget: int) -> None:
+def test_imitation_is_the_adamw_step_of_the_mean_log_likelihood(make: Make, budget: int) -> None:
     """Compare with full logits and autograd, whatever the micro-batches, where B is not zero and all weights learn."""
     learner = make(SETTINGS | {"learner.tokens_per_microbatch": budget, "rollout.temperature": 0.8})
     learner.imitate((build_group(1),), 0.0)
@@ -30,8 +31,8 @@ def test_imitation_is_the_adamw_step_of_the_mean_log_likelihood(make: Make, buil
 
 
 @pytest.mark.parametrize("reference", ["start", "base"])
-def test_drift_is_measured_from_the_imitating_model(make: Make, build_group: Build, reference: str) -> None:
-    learner, groups = make(SETTINGS | {"algorithm.reference": reference}), batch(build_group).groups
+def test_drift_is_measured_from_the_imitating_model(make: Make, reference: str) -> None:
+    learner, groups = make(SETTINGS | {"algorithm.reference": reference}), batch().groups
     first, *_, last = [learner.imitate(groups[:1], n / 20)[0] for n in range(20)]
     assert last < 0.7 * first
     before = weights(learner)
@@ -49,7 +50,7 @@ def test_drift_is_measured_from_the_imitating_model(make: Make, build_group: Bui
     assert (after.base_entropy, after.kl_to_base > 0) == (found.base_entropy, True)
 
 
-def test_a_restored_warm_start_repeats_the_uninterrupted_one(make: Make, build_group: Build, tmp_path: Path) -> None:
+def test_a_restored_warm_start_repeats_the_uninterrupted_one(make: Make, tmp_path: Path) -> None:
     """Restore in its middle, at its end, and after an update, whose reference must still be version 0."""
     settings = SETTINGS | {"model.dtype": "bfloat16", "lora.dropout": 0.1}
     learners = [make(settings)]
@@ -67,7 +68,7 @@ def test_a_restored_warm_start_repeats_the_uninterrupted_one(make: Make, build_g
         one.publish()
     for version in range(2):
         restored()
-        assert len({update(one, batch(build_group, version)).metrics["grad_norm"] for one in learners}) == 1
+        assert len({update(one, batch(version)).metrics["grad_norm"] for one in learners}) == 1
     found = [one.inspect((build_group(9),)) for one in learners]
     assert found[0].kl_to_base > 0
     assert found == found[:1] * 4
@@ -75,7 +76,7 @@ def test_a_restored_warm_start_repeats_the_uninterrupted_one(make: Make, build_g
 
 
 @pytest.mark.parametrize(("factor", "words"), [(math.nan, "loss of step 2 .* is nan"), (1.0, "gradient of step 2 ")])
-def test_what_is_not_finite_skips_the_step(make: Make, build_group: Build, factor: float, words: str) -> None:
+def test_what_is_not_finite_skips_the_step(make: Make, factor: float, words: str) -> None:
     learner, given = make(SETTINGS), (build_group(1),)
     learner.imitate(given, 0.0)
     before = weights(learner)

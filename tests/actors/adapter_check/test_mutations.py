@@ -18,7 +18,6 @@ from microbudget_rl.actors.messages import AdapterRef, Group, Sample, Scores
 from microbudget_rl.actors.protocols import FAITHFUL
 from microbudget_rl.actors.storage.documents import EventKind
 from microbudget_rl.actors.storage.run_record import RunRecord
-from microbudget_rl.conf.settings import changed
 from tests.actors.virtual_run import Run
 
 MODULES = ("q_proj", "v_proj", "down_proj")
@@ -66,10 +65,8 @@ class Faulty(Run):
     """A run whose engines have a fault."""
 
     def __init__(self, path: Path, fault: Fault, engines: int = 1, noise: float = NOISE, step: float = 1.0) -> None:
-        super().__init__(path, seconds=10_000.0)
-        self.config = changed(
-            self.config, {"adapter_check.problems": PROBLEMS, "budget.updates": 100, "eval.problems": 0}
-        )
+        settings = {"adapter_check.problems": PROBLEMS, "budget.updates": 100, "eval.problems": 0}
+        super().__init__(path, settings, seconds=10_000.0)
         rng = random.Random(0)
 
         async def generate_on_each(request: Any) -> tuple[Group, ...]:
@@ -155,7 +152,7 @@ def test_fault_at_the_start_halts_the_run_before_anything_is_sampled(tmp_path: P
 def test_fault_at_the_start_may_be_a_warning_and_the_check_after_a_sync_halts_all_the_same(tmp_path: Path) -> None:
     fault = AT_START["not loaded"]
     run = Faulty(tmp_path, fault)
-    run.config = changed(run.config, {"adapter_check.at_start": "warn"})
+    run.change({"adapter_check.at_start": "warn"})
     assert "the adapter is not applied" in halt_of(run)
     assert run.learner.version > 1
     [event] = RunRecord(tmp_path).events()

@@ -15,7 +15,6 @@ from microbudget_rl.actors.errors import ActorDied
 from microbudget_rl.actors.messages import EvaluationSet, Group, Reward
 from microbudget_rl.actors.storage.documents import EventKind, PolicyScores
 from microbudget_rl.actors.storage.run_record import named
-from microbudget_rl.conf.settings import changed
 from tests.actors.virtual_run import Run
 from tests.fakes import half_right, make_problem, make_reward
 
@@ -24,8 +23,7 @@ Calls = list[Callable[[str], object]]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    run = Run(tmp_path)
-    run.config = changed(run.config, {"budget.updates": 2})
+    run = Run(tmp_path, {"budget.updates": 2})
     run.benchmarks = (benchmark("sums-2.5", 3, 5), benchmark("hard", 1, 2))
     return run
 
@@ -68,7 +66,7 @@ def before(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 @pytest.mark.parametrize(("start", "heldout"), [("", 4), ("sft", 4), ("", 0)])
 def test_base_and_result_are_measured_on_every_benchmark(run: Run, start: str, heldout: int) -> None:
-    run.config = changed(run.config, {"lora.start_from": start, "eval.problems": heldout})
+    run.change({"lora.start_from": start, "eval.problems": heldout})
     run.learner.deaths = {("accumulate", 1)}  # nothing is measured again
     run.go()
     found = run.eval.benchmarks
@@ -97,7 +95,7 @@ def test_a_resumed_run_measures_only_what_is_missing(run: Run, measured: list[in
 
 @pytest.mark.parametrize(("problems", "whole"), [(6, True), (1000, False)])
 def test_the_budget_is_kept_and_the_held_out_problems_come_first(run: Run, problems: int, whole: bool) -> None:
-    run.config = changed(run.config, {"budget.updates": None})
+    run.change({"budget.updates": None})
     run.benchmarks, run.engine.most_at_once = (benchmark("long", 2, problems),), 1
     outcome = run.go()
     assert (outcome.status, getattr(run.eval.final, "n", 0)) == ("budget_exhausted", 2)
@@ -120,7 +118,7 @@ def test_benchmarks_are_cut_to_the_problems_that_the_base_had_time_for_and_one_w
     (missed,) = (event for event in run.folder.events() if event.kind is EventKind.CUT_OFF)
     assert missed.event == "evaluation on later cut off"
     measured.clear()
-    run.config = changed(run.config, {"budget.updates": 3})
+    run.change({"budget.updates": 3})
     run.go()
     assert 1000 not in measured
 
@@ -129,7 +127,7 @@ def test_the_last_policy_comes_before_the_benchmarks(run: Run, before: Calls) ->
     names = list[str]()
     before.append(names.append)
     more = {"validation.every": 1, "validation.share": 1.0, "validation.problems": 2, "budget.updates": 4}
-    run.config = changed(run.config, more)
+    run.change(more)
 
     def rewards(group: Group) -> tuple[Reward, ...]:
         good = group.adapter is not None and group.adapter.version in (1, 2)
@@ -157,7 +155,7 @@ def test_an_engine_that_is_given_up_during_the_benchmarks_costs_no_result(
     run: Run, before: Calls, where: str, kept: set[str] | None, heldout: int
 ) -> None:
     """The evaluation of the result itself is needed."""
-    run.config = changed(run.config, {"eval.problems": heldout})
+    run.change({"eval.problems": heldout})
     dead = list[str]()
     before.append(lambda name: name == named("final", where) and dead.append(name))
 

@@ -7,22 +7,21 @@ import pytest
 
 from microbudget_rl.actors.coordinator.budget import SAFETY
 from microbudget_rl.actors.coordinator.saving import SAVING_SHARE, UNSAVED_S
-from microbudget_rl.conf.settings import changed
 from tests.actors.virtual_run import Run
 
 
 def test_run_stops_at_the_updates_asked_for(run: Run) -> None:
     """And starts no group that no update would take."""
-    run.config = changed(run.config, {"budget.updates": 5})
+    run.change({"budget.updates": 5})
     outcome = run.go()
     assert (outcome.status, run.learner.version) == ("completed", 5)
-    assert [row["update"] for row in run.rows] == [1, 2, 3, 4, 5]
+    assert run.updates == [1, 2, 3, 4, 5]
     assert sorted(index for index, _ in run.engine.served) == list(range(10))
 
 
 def test_generation_goes_on_while_the_learner_works(run: Run) -> None:
     """Groups of 1 s and updates of 2 s: overlapped, an update every 2 s and a bit; in turn it would be over 3 s."""
-    run.config = changed(run.config, {"budget.updates": 20})
+    run.change({"budget.updates": 20})
     run.go()
     learner = run.ledger["learner"]
     assert learner["wait_rollouts"] < 0.3 * learner["update"]
@@ -32,7 +31,7 @@ def test_generation_goes_on_while_the_learner_works(run: Run) -> None:
 def test_about_a_minute_of_work_is_unsaved_where_saving_takes_little(run: Run, save_s: float, apart_s: float) -> None:
     """Beside the planned checkpoints, which alone are kept."""
     run.seconds = 1000.0
-    run.config = changed(run.config, {"checkpoint.every": 40, "budget.updates": 85})
+    run.change({"checkpoint.every": 40, "budget.updates": 85})
     run.learner.seconds, run.learner.save_seconds = 10.0, save_s
     run.go()
     gaps = [later - earlier for earlier, later in pairwise(run.learner.saved_at)]
@@ -57,7 +56,7 @@ def test_metrics_have_the_names_of_the_contract(run: Run, masks: bool) -> None:
     """The loss's KL is reported instead of the adapter check's. Truncated samples are useful unless they are masked."""
     run.engine.finish_reason = "length"
     run.learner.metrics_of = lambda _: {"policy/kl_to_base": 0.125}
-    run.config = changed(run.config, {"budget.updates": 1, "algorithm.mask_truncated": masks})
+    run.change({"budget.updates": 1, "algorithm.mask_truncated": masks})
     run.go()
     promised = {
         "update", "version", "reward/mean", "reward/accuracy", "reward/format", "response/mean_length",

@@ -10,15 +10,12 @@ from typing import Any
 import pytest
 
 from microbudget_rl.actors.messages import Group, Inspection
-from microbudget_rl.conf.settings import changed
 from tests.actors.virtual_run import Run
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    run = Run(tmp_path)
-    run.config = changed(run.config, {"budget.updates": 2})
-    return run
+    return Run(tmp_path, {"budget.updates": 2})
 
 
 def test_summary_compares_with_the_base_on_the_same_responses(run: Run) -> None:
@@ -42,8 +39,7 @@ def test_a_resumed_run_inspects_the_responses_sampled_before(run: Run) -> None:
     run.go()
     sampled = [[7, 8], [9], [10], [11, 12]]
     (run.path / "reference_set.json").write_text(json.dumps(sampled))
-    run.config = changed(run.config, {"budget.updates": 3})
-    run.learner.version = 0  # of a process of its own
+    run.change({"budget.updates": 3})
     run.go()
     assert [list(group.samples[0].token_ids) for group in run.learner.inspected[-1][1]] == sampled
 
@@ -51,7 +47,7 @@ def test_a_resumed_run_inspects_the_responses_sampled_before(run: Run) -> None:
 @pytest.mark.parametrize("updates", [1, 2])
 def test_base_model_is_evaluated_between_the_first_two_batches(run: Run, updates: int) -> None:
     """So it is in a run of one update. No group is sampled meanwhile: it would count towards the duration."""
-    run.config = changed(run.config, {"budget.updates": updates})
+    run.change({"budget.updates": updates})
     run.learner.seconds = 1e-3  # the learner is done first
     assert run.go().status == "completed"
     requests = [each for each in run.engine.requests if each.sampling.samples > 1 or each.adapter is None]
@@ -86,7 +82,7 @@ def test_plasticity_is_null_if_a_number_is_not_finite(run: Run, broken: dict[str
 
 @pytest.mark.parametrize(("seconds", "known"), [(15.0, True), (1e6, False)])
 def test_the_budget_leaves_time_for_it_and_is_kept(run: Run, seconds: float, known: bool) -> None:
-    run.config = changed(run.config, {"budget.updates": None, "eval.problems": 0})
+    run.change({"budget.updates": None, "eval.problems": 0})
     run.learner.inspect_seconds = seconds
     outcome = run.go()
     assert outcome.status == "budget_exhausted"

@@ -20,8 +20,7 @@ from microbudget_rl.actors.coordinator import saving
 from microbudget_rl.actors.errors import root_cause
 from microbudget_rl.actors.storage import checkpoints, files
 from microbudget_rl.actors.storage.files import disk_trouble
-from microbudget_rl.conf.settings import changed
-from tests.actors.virtual_run import Run
+from tests.actors.virtual_run import Run, collapsing
 
 UPDATES = 5
 MORE_WRITES_THAN_A_RUN_HAS = 120
@@ -52,7 +51,7 @@ def test_run_goes_on_from_whatever_was_written(writes: int, number: int) -> None
         folder, disk = Path(root), Disk(writes, number)
         before, after = Run(folder), Run(folder)
         for run in (before, after):
-            run.config = changed(run.config, {"budget.updates": UPDATES})
+            run.change({"budget.updates": UPDATES})
         for module in (files, checkpoints):
             patch.setattr(module, "naming", disk.naming)
         try:
@@ -63,7 +62,7 @@ def test_run_goes_on_from_whatever_was_written(writes: int, number: int) -> None
             assert "then give the same command" in trouble
         disk.left = 10**6
         assert after.go().status == "completed"
-        assert [row["update"] for row in after.rows] == list(range(1, UPDATES + 1))
+        assert after.updates == [*range(1, UPDATES + 1)]
         last = {batch.version: batch for run in (before, after) for batch in run.learner.batches}
         used = [group.index for version in range(UPDATES) for group in last[version].groups]
         assert sorted(used) == list(range(len(used)))
@@ -76,7 +75,7 @@ def test_a_mount_that_times_out_is_no_end_of_the_budget(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(saving, "write_state", write)
     run = Run(tmp_path)
-    run.config = changed(run.config, {"budget.updates": UPDATES, "checkpoint.every": 100})
+    run.change({"budget.updates": UPDATES, "checkpoint.every": 100})
     assert isinstance(run.fail(), TimeoutError)
 
 
@@ -95,11 +94,11 @@ def test_no_slow_disk_holds_up_the_event_loop(tmp_path: Path, monkeypatch: pytes
     run.engine.seconds = run.learner.seconds = 0.001
     run.verifier.seconds_of = lambda _: 0.001
     run.learner.deaths = {("accumulate", 4)}
-    run.collapse(range(12, 14))
+    run.learner.metrics_of = collapsing({12, 13})
     more = {"budget.updates": 14, "guard.window": 8, "guard.action": "rollback", "validation.every": 3}
-    run.config = changed(run.config, {**more, "validation.share": 1.0})
+    run.change({**more, "validation.share": 1.0})
     assert asyncio.run(run.process()).status == "completed"
-    assert [row["update"] for row in run.rows] == list(range(1, 15))
+    assert run.updates == [*range(1, 15)]
     assert run.folder.spent == run.spent
     assert {name for name, _ in threads} == {"fsync", "delete", "damage"}
     assert threading.main_thread() not in {thread for _, thread in threads}

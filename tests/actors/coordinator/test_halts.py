@@ -7,13 +7,12 @@ import pytest
 
 from microbudget_rl.actors.messages import Complaint, Group, Reward, Status
 from microbudget_rl.actors.storage.documents import EventKind
-from microbudget_rl.conf.settings import changed
 from tests.actors.virtual_run import Run
 from tests.fakes import make_reward
 
 
 def test_every_version_is_checked_before_the_next_is_made(run: Run) -> None:
-    run.config = changed(run.config, {"budget.updates": 6})
+    run.change({"budget.updates": 6})
     run.go()
     assert [(version, adapter and adapter.version) for version, adapter in run.learner.scored] == [
         (version, version) for version in range(7)
@@ -24,7 +23,7 @@ def test_every_version_is_checked_before_the_next_is_made(run: Run) -> None:
 @pytest.mark.parametrize("right", [0.0, 1.0])
 def test_rewards_that_teach_nothing_halt_the_run(run: Run, refill: bool, right: float) -> None:
     """With a right response, each is cut off, so that the learner leaves it out."""
-    run.config = changed(run.config, {"learner.dynamic_sampling": refill, "algorithm.mask_truncated": True})
+    run.change({"learner.dynamic_sampling": refill, "algorithm.mask_truncated": True})
     run.engine.finish_reason = "length"
     run.verifier.rewards_of = lambda _: (make_reward(right), make_reward(0.0))
     cause = str(run.fail())
@@ -36,7 +35,7 @@ def test_rewards_that_teach_nothing_halt_the_run(run: Run, refill: bool, right: 
 
 def test_a_group_with_variance_among_many_that_are_replaced_is_no_streak(run: Run) -> None:
     """It waits for its batch while far more are dropped than the streak may have."""
-    run.config = changed(run.config, {"learner.dynamic_sampling": True, "budget.updates": 3})
+    run.change({"learner.dynamic_sampling": True, "budget.updates": 3})
     run.verifier.rewards_of = lambda group: (make_reward(1.0), make_reward(float(group.index % 5 > 0)))
     assert run.go().status == "completed"
     assert len(run.rows) == 3
@@ -44,7 +43,7 @@ def test_a_group_with_variance_among_many_that_are_replaced_is_no_streak(run: Ru
 
 def test_groups_without_variance_are_replaced_where_asked_for(run: Run) -> None:
     """Every second problem is always solved: batches are made of the others, and none comes up twice."""
-    run.config = changed(run.config, {"learner.dynamic_sampling": True, "budget.updates": 5})
+    run.change({"learner.dynamic_sampling": True, "budget.updates": 5})
     run.verifier.rewards_of = lambda group: (make_reward(1.0), make_reward(float(group.index % 2)))
     assert run.go().status == "completed"
     used = [group.index for batch in run.learner.batches for group in batch.groups]
@@ -71,7 +70,7 @@ def test_reward_function_that_fails_always_halts_the_run_and_is_named(run: Run) 
         return replace(make_reward(0.0, Status.CRASH), complaints=tuple(complaints))
 
     run.verifier.rewards_of = lambda group: (failed(group, *kinds[:4]), failed(group, *kinds[3:]))
-    run.config = changed(run.config, {"eval.problems": 0})
+    run.change({"eval.problems": 0})
     cause = run.fail()
     assert "no answer could be verified" in str(cause)
     details = [event.detail for event in run.folder.events() if event.kind is EventKind.REWARD_FAILED]
@@ -86,7 +85,7 @@ def test_reward_function_that_fails_always_halts_the_run_and_is_named(run: Run) 
 
 @pytest.mark.parametrize("refill", [False, True])
 def test_run_with_every_answer_right_is_complete(run: Run, refill: bool) -> None:
-    run.config = changed(run.config, {"learner.dynamic_sampling": refill})
+    run.change({"learner.dynamic_sampling": refill})
     run.verifier.rewards_of = lambda _: (make_reward(1.0),) * 2
     outcome = run.go()
     assert (outcome.status, "nothing is left" in outcome.reason) == ("completed", True)
@@ -106,7 +105,7 @@ def test_failure_of_an_actor_is_not_swallowed(run: Run) -> None:
 @pytest.mark.parametrize(("skipped", "halts"), [((2, 3, 5, 6), False), ((2, 3, 4), True)])
 def test_three_skipped_updates_in_a_row_halt_the_run(run: Run, skipped: tuple[int, ...], halts: bool) -> None:
     run.learner.faulty = skipped
-    run.config = changed(run.config, {"budget.updates": 7})
+    run.change({"budget.updates": 7})
     if halts:
         assert "the loss is nan" in str(run.fail())
         assert run.learner.version == 4

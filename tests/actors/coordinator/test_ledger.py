@@ -6,10 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from microbudget_rl.actors.coordinator.ledger import HISTORY, Ledger, MeteredSampler
-from microbudget_rl.actors.messages import Request, Sampling
 from microbudget_rl.actors.storage.documents import LedgerRecord
 from tests.actors.coordinator.test_budget import HandClock
-from tests.fakes import FakeEngine, make_problem
+from tests.fakes import FakeEngine, make_request
 from tests.virtual_time import VirtualClock, run_virtually
 
 
@@ -93,11 +92,10 @@ def test_cancelled_requests_count_what_their_time_was_enough_for() -> None:
     async def scenario() -> dict[str, int]:
         ledger, fake = Ledger(VirtualClock()), FakeEngine(seconds=1.0)
         engine = MeteredSampler(fake, "waiting", ledger)
-        sampling = Sampling(samples=4, max_tokens=8, temperature=1.0, top_p=1.0, seed=0)
-        await engine.generate(Request(0, make_problem(0), None, sampling))
+        await engine.generate(make_request())
         fake.seconds = 100.0
-        await cancel(engine.generate(Request(1, make_problem(1), None, sampling)), 3.5)
-        await cancel(engine.generate_on_each(Request(-1, make_problem(1), None, sampling)), 50.0)
+        await cancel(engine.generate(make_request(1)), 3.5)
+        await cancel(engine.generate_on_each(make_request(-1)), 50.0)
         return ledger.counts
 
     assert run_virtually(scenario()) == {"tokens/waiting": 4, "tokens/cancelled": 14 + 4 * 8}

@@ -5,9 +5,9 @@ from typing import Any
 from microbudget_rl.actors.adapter_check.at_start import CheckAtStart
 from microbudget_rl.actors.adapter_check.prompts import CheckPrompts
 from microbudget_rl.actors.coordinator.publisher import PolicyPublisher
-from microbudget_rl.actors.messages import AdapterRef, Request, Sampling
+from microbudget_rl.actors.messages import AdapterRef
 from tests.actors.virtual_run import make_config, make_problems
-from tests.fakes import FakeEngine, FakeLearner, make_problem
+from tests.fakes import FakeEngine, FakeLearner, make_request
 from tests.virtual_time import run_virtually
 
 
@@ -15,17 +15,16 @@ def test_versions_stay_as_long_as_a_group_may_need_them() -> None:
     """In the engine for a group that was admitted just before a swap, and on disk for those that are stale."""
 
     async def scenario() -> list[list[int]]:
-        config, engine, learner = make_config(max_staleness=2), FakeEngine(), FakeLearner()
+        config, engine, learner = make_config({"learner.max_staleness": 2}), FakeEngine(), FakeLearner()
         engine.retire = engine.slots.retire  # type: ignore[method-assign]  # at once, as a pool's engine may
         prompts, needed = CheckPrompts(config, make_problems().train), []
         run: Any = SimpleNamespace(config=config, engine=engine, learner=learner)
         publisher = PolicyPublisher(run, prompts, CheckAtStart(engine, learner, prompts), None)
-        sampling = Sampling(samples=2, max_tokens=8, temperature=1.0, top_p=1.0, seed=0)
         for version in range(5):
             before, adapter = publisher.policy, AdapterRef(version, 0, "nowhere")
             await publisher.adopt(adapter)
             await publisher.check()
-            group = asyncio.create_task(engine.generate(Request(0, make_problem(0), before or adapter, sampling)))
+            group = asyncio.create_task(engine.generate(make_request(0, before or adapter)))
             await publisher.retire_outdated()  # the group's task has not called the engine yet
             assert (await group).adapter == (before or adapter)
             needed.append([each.version for each in publisher.needed])

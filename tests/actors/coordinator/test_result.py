@@ -12,7 +12,6 @@ from microbudget_rl.actors.errors import Halted
 from microbudget_rl.actors.messages import AdapterRef, Group, Request, Reward, Scores
 from microbudget_rl.actors.storage.checkpoints import Checkpoints
 from microbudget_rl.actors.storage.documents import Result
-from microbudget_rl.conf.settings import changed
 from tests.actors.virtual_run import Run
 from tests.fakes import half_right, make_reward
 
@@ -22,10 +21,8 @@ UPDATES = 9
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """Validates every second version and the last one, on two problems. Versions 4 to 6 solve all, others half."""
-    run = Run(tmp_path)
-    more = {"every": 2, "problems": 2, "share": 1.0}
-    more = {f"validation.{key}": value for key, value in more.items()}
-    run.config = changed(run.config, more | {"budget.updates": UPDATES, "checkpoint.every": 5})
+    validation = {"validation.every": 2, "validation.problems": 2, "validation.share": 1.0}
+    run = Run(tmp_path, validation | {"budget.updates": UPDATES, "checkpoint.every": 5})
 
     def rewards(group: Group) -> tuple[Reward, ...]:
         good = group.adapter is not None and 4 <= group.adapter.version <= 6
@@ -43,9 +40,8 @@ def result(run: Run) -> Result:
 
 def test_chosen_version_is_the_result_and_both_are_measured(run: Run) -> None:
     run.go()
-    validated = {row["update"]: row["validation/pass@1"] for row in run.rows if "validation/pass@1" in row}
-    assert validated == {2: 0.5, 4: 1.0, 6: 1.0, 8: 0.5, 9: 0.5}
-    assert {row["validation/problems"] for row in run.rows if "validation/problems" in row} == {2.0}
+    assert run.series("validation/pass@1") == {2: 0.5, 4: 1.0, 6: 1.0, 8: 0.5, 9: 0.5}
+    assert {*run.series("validation/problems").values()} == {2.0}
     assert (result(run).update, result(run).validation) == (6, 1.0)
     assert run.eval.final
     assert run.eval.last
@@ -62,7 +58,7 @@ def test_chosen_version_is_the_result_and_both_are_measured(run: Run) -> None:
 
 def test_the_reward_chooses_where_it_does_not_weigh_answers(run: Run) -> None:
     """Below zero, too, and although each version has the same pass@1."""
-    run.config = changed(run.config, {"reward.accuracy": 0.0, "reward.format": 1.0})
+    run.change({"reward.accuracy": 0.0, "reward.format": 1.0})
 
     def rewards(group: Group) -> tuple[Reward, ...]:
         if len(group.samples) > 1 or group.adapter is None:
@@ -71,15 +67,14 @@ def test_the_reward_chooses_where_it_does_not_weigh_answers(run: Run) -> None:
 
     run.verifier.rewards_of = rewards
     run.go()
-    validated = {row["update"]: row["validation/reward"] for row in run.rows if "validation/reward" in row}
-    assert validated == {2: -2.0, 4: 0.0, 6: -2.0, 8: -4.0, 9: -5.0}
+    assert run.series("validation/reward") == {2: -2.0, 4: 0.0, 6: -2.0, 8: -4.0, 9: -5.0}
     assert (result(run).update, result(run).validation) == (6, -2.0), "the mean of 4 and 6 equals that of 2 and 4"
 
 
 @pytest.mark.parametrize("all_of_them", [True, False])
 def test_rewards_that_are_not_known_choose_nothing(run: Run, all_of_them: bool) -> None:
     """Nor does the mean of the few that are known."""
-    run.config = changed(run.config, {"reward.accuracy": 0.0, "reward.format": 1.0, "validation.problems": 3})
+    run.change({"reward.accuracy": 0.0, "reward.format": 1.0, "validation.problems": 3})
 
     def rewards(group: Group) -> tuple[Reward, ...]:
         known = group.problem.id == "p200" and not all_of_them
@@ -87,30 +82,29 @@ def test_rewards_that_are_not_known_choose_nothing(run: Run, all_of_them: bool) 
 
     run.verifier.rewards_of = rewards
     run.go()
-    assert {row["validation/problems"] for row in run.rows if "validation/problems" in row} == {float(not all_of_them)}
+    assert {*run.series("validation/problems").values()} == {float(not all_of_them)}
     assert not any({"validation/reward", "validation/pass@1"} & row.keys() for row in run.rows)
     assert (result(run).update, result(run).validation) == (UPDATES, None)
 
 
 def test_last_version_is_validated_and_may_be_the_result(run: Run) -> None:
     """It has had no validation of its own in the training."""
-    run.config = changed(run.config, {"budget.updates": 5})
+    run.change({"budget.updates": 5})
     run.go()
-    assert [row["update"] for row in run.rows if "validation/pass@1" in row] == [2, 4, 5]
+    assert [*run.series("validation/pass@1")] == [2, 4, 5]
     assert (result(run).update, run.eval.last) == (5, None)
     assert run.eval.final
     assert run.eval.final.pass_at_1 == 1.0
-    run.config = changed(run.config, {"budget.updates": 6})
-    run.learner.version = 0  # of a process of its own
+    run.change({"budget.updates": 6})
     run.go()
-    assert [row["update"] for row in run.rows if "validation/pass@1" in row] == [2, 4, 5, 6]
+    assert [*run.series("validation/pass@1")] == [2, 4, 5, 6]
 
 
 def test_a_version_is_the_result_though_saving_it_and_all_after_its_checkpoint_is_cut_off(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the end of the training, and by that of the time for the last validation."""
-    run.config = changed(run.config, {"budget.updates": None, "validation.every": 1})
+    run.change({"budget.updates": None, "validation.every": 1})
     write, saved = run.learner.save, list[str]()
 
     async def save(folder: str) -> None:
@@ -129,14 +123,13 @@ def test_a_version_is_the_result_though_saving_it_and_all_after_its_checkpoint_i
 
 
 def test_without_validation_the_result_is_the_last(run: Run) -> None:
-    run.config = changed(run.config, {"validation.every": 0})
+    run.change({"validation.every": 0})
     run.go()
     assert (result(run).update, result(run).validation, run.eval.last) == (UPDATES, None, None)
     best = run.path / "checkpoints" / "best"
     assert not best.exists()
     best.symlink_to(f"update-{UPDATES:06d}")  # a user's
-    run.config = changed(run.config, {"budget.updates": UPDATES + 1})
-    run.learner.version = 0  # of a process of its own
+    run.change({"budget.updates": UPDATES + 1})
     run.go()
     assert (best.resolve().name, result(run).update) == (f"update-{UPDATES:06d}", UPDATES)
     assert "checkpoints/best" in result(run).why
@@ -147,9 +140,9 @@ def test_only_the_last_version_is_validated_beyond_the_share_of_the_time(
     run: Run, share: float, validated: list[int]
 ) -> None:
     """So an early validation, of which no duration was known, is not alone."""
-    run.config = changed(run.config, {"validation.share": share})
+    run.change({"validation.share": share})
     run.go()
-    assert [row["update"] for row in run.rows if "validation/pass@1" in row] == validated
+    assert [*run.series("validation/pass@1")] == validated
 
 
 @pytest.mark.parametrize("lost", [True, False])
@@ -160,8 +153,7 @@ def test_where_the_chosen_checkpoint_is_gone_the_next_is_the_result(run: Run, lo
         chosen.rename(run.path / "elsewhere")
     else:
         (chosen / "adapter" / "adapter_config.json").write_text("damaged")
-    run.config = changed(run.config, {"budget.updates": UPDATES + 1})
-    run.learner.version = 0  # of a process of its own
+    run.change({"budget.updates": UPDATES + 1})
     run.go()
     assert result(run).update == UPDATES + 1, "of 9 and 10, which are equal"
     assert "checkpoint is left" in result(run).why
@@ -169,7 +161,7 @@ def test_where_the_chosen_checkpoint_is_gone_the_next_is_the_result(run: Run, lo
 
 
 def test_patience_ends_the_run_with_its_budget_unspent(run: Run) -> None:
-    run.config = changed(run.config, {"validation.patience": 2, "budget.updates": 100})
+    run.change({"validation.patience": 2, "budget.updates": 100})
     outcome = run.go()
     assert (outcome.status, run.coordinator.updates) == ("completed", 10)
     assert "validation.patience=2" in outcome.reason
@@ -202,7 +194,7 @@ def test_result_is_measured_before_the_last_policy_and_the_budget_is_kept(
     run: Run, slow: float, n: int, whole: bool, last: bool
 ) -> None:
     """The engines take longer for the chosen adapter, once it comes from its checkpoint. Rounds in time count."""
-    run.config = changed(run.config, {"budget.updates": None, "eval.n": n})
+    run.change({"budget.updates": None, "eval.n": n})
     load = run.engine.load
 
     async def late(adapter: AdapterRef) -> None:

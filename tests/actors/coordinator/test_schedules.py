@@ -31,9 +31,8 @@ from microbudget_rl.actors.rollout.pool import EnginePool
 from microbudget_rl.actors.storage.checkpoints import read_state, version_of
 from microbudget_rl.actors.storage.documents import CoordinatorState, LedgerRecord
 from microbudget_rl.actors.storage.run_folder import RunFolder
-from microbudget_rl.conf.settings import changed
 from microbudget_rl.rewards.actor import RemoteVerifier
-from tests.actors.virtual_run import make_config, make_context, make_problems, with_candidates
+from tests.actors.virtual_run import collapsing, make_config, make_context, make_problems, with_candidates
 from tests.fakes import FakeLearner, FrailEngine, FrailVerifier, make_reward
 from tests.virtual_time import VirtualClock, run_virtually
 
@@ -115,13 +114,10 @@ class Trial:
         self.path = path
         self.schedule = schedule
         self.config = make_config(
-            max_staleness=schedule.staleness,
-            problems_per_update=schedule.per_update,
-            dynamic_sampling=schedule.refill,
-        )
-        self.config = changed(
-            self.config,
             {
+                "learner.max_staleness": schedule.staleness,
+                "learner.problems_per_update": schedule.per_update,
+                "learner.dynamic_sampling": schedule.refill,
                 "budget.updates": schedule.updates,
                 "budget.grace_s": GRACE_S,
                 "checkpoint.every": schedule.every,
@@ -248,13 +244,8 @@ class Trial:
             self.history = {v: b for v, b in self.history.items() if v < batch.version} | {batch.version: batch}
             return stats
 
-        def metrics(version: int) -> dict[str, float]:
-            fallen = version in self.collapses
-            self.collapses.discard(version)
-            return {"policy/entropy": 0.01 if fallen else 1.0}
-
         learner.step = note  # type: ignore[method-assign]
-        learner.metrics_of, learner.save_seconds = metrics, self.schedule.save
+        learner.metrics_of, learner.save_seconds = collapsing(self.collapses), self.schedule.save
         return learner
 
     def _draw(self, purpose: str, index: int) -> random.Random:

@@ -10,19 +10,18 @@ import pytest
 from microbudget_rl.actors.errors import ActorDied, Halted
 from microbudget_rl.actors.messages import Batch, Request
 from microbudget_rl.actors.storage import checkpoints, run_folder
-from microbudget_rl.conf.settings import changed
-from tests.actors.virtual_run import Run
+from tests.actors.virtual_run import Run, collapsing
 
 
 def test_resumed_run_repeats_and_skips_nothing(tmp_path: Path) -> None:
     """No problem, no evaluation of the base model, no second of the budget."""
     first, second = (Run(tmp_path, seconds=100.0) for _ in range(2))
-    first.config = changed(first.config, {"budget.updates": 4})
+    first.change({"budget.updates": 4})
     first.go()
     second.go()
     used = [g.index for run in (first, second) for batch in run.learner.batches for g in batch.groups]
     assert sorted(used) == list(range(len(used)))
-    assert [row["update"] for row in second.rows] == list(range(1, len(used) // 2 + 1))
+    assert second.updates == list(range(1, len(used) // 2 + 1))
     assert second.learner.incarnation == 1
     inspected = 4
     assert (first.engine.base_samples, second.engine.base_samples) == (8 + inspected, 0)
@@ -43,7 +42,7 @@ def test_history_is_on_disk_before_the_checkpoint_that_follows_it(run: Run, monk
 
     monkeypatch.setattr(run_folder, "sync", flushed.append)
     monkeypatch.setattr(checkpoints, "link", look)
-    run.config = changed(run.config, {"budget.updates": 4})
+    run.change({"budget.updates": 4})
     run.go()
     assert linked
     assert all(linked)
@@ -57,7 +56,7 @@ def history(run: Run) -> list[int]:
 
 def test_dead_learner_costs_the_updates_since_the_checkpoint_and_what_is_under_way(run: Run) -> None:
     run.learner.deaths = {("step", 4)}
-    run.config = changed(run.config, {"budget.updates": 7})
+    run.change({"budget.updates": 7})
     run.go()
     counts = run.coordinator.ledger.counts
     assert counts["updates/abandoned"] == 1
@@ -82,11 +81,11 @@ def test_learner_that_dies_between_the_same_checkpoints_halts_the_run(run: Run) 
 @pytest.mark.parametrize("call", ["save", "score"])
 def test_learner_that_dies_at_the_end_leaves_the_last_checkpoint_to_be_evaluated(run: Run, call: str) -> None:
     run.learner.deaths = {(call, 5 if call == "save" else 6)}
-    run.config = changed(run.config, {"budget.updates": 5 if call == "save" else 6, "checkpoint.every": 3})
+    run.change({"budget.updates": 5 if call == "save" else 6, "checkpoint.every": 3})
     run.go()
     assert run.eval.final is not None
     assert run.coordinator.updates == len(run.rows) == (3 if call == "save" else 6)
-    assert (run.path / "checkpoints" / "latest").resolve().name == f"update-{run.coordinator.updates:06d}"
+    assert run.latest == f"update-{run.coordinator.updates:06d}"
 
 
 @pytest.mark.parametrize("stops", [(), (30.0,)])
@@ -119,10 +118,8 @@ def test_actor_that_could_not_be_healed_fails_the_run(run: Run, name: str) -> No
 
 @pytest.mark.parametrize("action", ["warn", "stop", "rollback"])
 def test_collapse_is_reported_or_halts_as_asked_for(run: Run, action: str) -> None:
-    run.collapse(range(12, 100))
-    run.config = changed(
-        run.config, {"guard.window": 8, "guard.action": action, "guard.rollbacks": 0, "budget.updates": 16}
-    )
+    run.learner.metrics_of = collapsing({*range(12, 100)})
+    run.change({"guard.window": 8, "guard.action": action, "guard.rollbacks": 0, "budget.updates": 16})
     if action == "warn":
         assert run.go().status == "completed"
     else:
@@ -138,7 +135,7 @@ def test_collapse_is_reported_or_halts_as_asked_for(run: Run, action: str) -> No
 
 def test_few_effective_samples_are_written_down_and_never_halt_the_run(run: Run) -> None:
     run.learner.metrics_of = lambda _: {"mismatch/ess": 0.4}
-    run.config = changed(run.config, {"guard.action": "stop", "budget.updates": 5})
+    run.change({"guard.action": "stop", "budget.updates": 5})
     assert run.go().status == "completed"
     assert [row["guard/alarms"] for row in run.rows] == [0] * 5
     (event,) = run.folder.events()
@@ -148,12 +145,12 @@ def test_few_effective_samples_are_written_down_and_never_halt_the_run(run: Run)
 
 def test_collapse_is_rolled_back_before_it_began_where_asked_for(run: Run) -> None:
     """Versions 12 and 13 collapse; checkpoints are 9 and 12, and the guard trusts nothing after 10."""
-    run.collapse(range(12, 14))
-    run.config = changed(run.config, {"guard.window": 8, "guard.action": "rollback", "budget.updates": 15})
+    run.learner.metrics_of = collapsing({12, 13})
+    run.change({"guard.window": 8, "guard.action": "rollback", "budget.updates": 15})
     assert run.go().status == "completed"
     assert [batch.version for batch in run.learner.batches] == [*range(13), *range(9, 15)]
     assert sorted(history(run)) == list(range(30))
-    assert [row["update"] for row in run.rows] == list(range(1, 16))
+    assert run.updates == list(range(1, 16))
     assert [event.event for event in run.folder.events()] == ["collapse, rolled back"]
     seeds = {(each.index, each.sampling.seed) for each in run.engine.requests if each.sampling.samples > 1}
     again = Counter(index for index, _ in seeds)

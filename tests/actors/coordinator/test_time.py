@@ -7,7 +7,6 @@ import pytest
 
 from microbudget_rl.actors.errors import Interrupted
 from microbudget_rl.actors.messages import Request
-from microbudget_rl.conf.settings import changed
 from tests.actors.virtual_run import Run
 
 
@@ -25,7 +24,7 @@ def test_run_spends_its_budget_and_not_more(run: Run, start: float) -> None:
 
 def test_nothing_is_started_or_waited_for_that_cannot_end_in_time(run: Run) -> None:
     """Groups of 30 s: training ends when the next batch could not be learned from, and the rest is not idled away."""
-    run.config = changed(run.config, {"learner.max_staleness": 0, "eval.problems": 0})
+    run.change({"learner.max_staleness": 0, "eval.problems": 0})
     run.engine.seconds_of = lambda index: 30.0 if index >= 0 else 1.0
     run.go()
     assert run.learner.version == 3
@@ -38,7 +37,7 @@ def test_where_not_one_round_fits_all_policies_answer_the_same_first_problems(
     run: Run, slow: str, problems: int, n: int
 ) -> None:
     """One at a time, and so slowly that a round would take longer than is left: few begin at once."""
-    run.config = changed(run.config, {"eval.problems": problems, "eval.n": n})
+    run.change({"eval.problems": problems, "eval.n": n})
     run.engine.most_at_once = 1
 
     async def slower(request: Request) -> None:
@@ -62,7 +61,7 @@ def test_where_not_one_round_fits_all_policies_answer_the_same_first_problems(
 def test_stop_ends_the_run_with_a_checkpoint(run: Run) -> None:
     outcome = run.go(30.0)
     assert (outcome.status, outcome.reason, run.eval.final) == ("interrupted", "SIGTERM", None)
-    assert (run.path / "checkpoints" / "latest").resolve().name == f"update-{run.learner.version:06d}"
+    assert run.latest == f"update-{run.learner.version:06d}"
     assert 30.0 <= run.spent < 30.0 + run.config.budget.grace_s
 
 
@@ -75,7 +74,7 @@ def test_stop_during_the_first_evaluation_leaves_at_once(run: Run) -> None:
 def test_slow_evaluation_of_the_base_model_leaves_time_to_train(run: Run) -> None:
     """Twice its duration would be more than the whole budget."""
     run.engine.seconds = 8.0
-    run.config = changed(run.config, {"eval.n": 10})
+    run.change({"eval.n": 10})
     run.go()
     assert run.learner.version >= 2
     assert run.eval.final is not None
@@ -98,19 +97,18 @@ def test_last_update_that_outlasts_the_budget_is_lost_alone(run: Run, late: str,
 
     setattr(owner, late, slow)
     run.learner.save_seconds = 10.0
-    run.config = changed(run.config, {"checkpoint.every": 1000, "eval.problems": 0})
+    run.change({"checkpoint.every": 1000, "eval.problems": 0})
     outcome = run.go()
     assert outcome.status == "budget_exhausted"
     assert "lost" in outcome.reason
     assert run.spent <= run.seconds
     assert run.coordinator.updates >= updates
     if updates:
-        assert run.folder.checkpoints.latest is not None
-        assert run.folder.checkpoints.latest.name == f"update-{run.coordinator.updates:06d}"
+        assert run.latest == f"update-{run.coordinator.updates:06d}"
 
 
 def test_update_whose_validation_is_cut_off_has_its_row(run: Run) -> None:
-    run.config = changed(run.config, {"validation.every": 1})
+    run.change({"validation.every": 1})
     chosen = {problem.id for problem in run.problems.selection}
 
     async def hang(request: Request) -> None:
@@ -119,7 +117,7 @@ def test_update_whose_validation_is_cut_off_has_its_row(run: Run) -> None:
 
     run.engine.before = hang  # type: ignore[method-assign]
     assert run.go().status == "budget_exhausted"
-    assert [row["update"] for row in run.rows] == [1]
+    assert run.updates == [1]
 
 
 @pytest.mark.parametrize("slow", ["start", "save"])
@@ -128,7 +126,7 @@ def test_start_or_checkpoint_that_takes_too_long_does_not_break_the_budget(run: 
         run.engine.start_seconds = 10_000.0
     else:
         run.learner.save_seconds = 10_000.0
-    run.config = changed(run.config, {"checkpoint.every": 1000})
+    run.change({"checkpoint.every": 1000})
     assert run.go().status == "budget_exhausted"
     assert run.spent <= run.seconds
 
@@ -143,8 +141,8 @@ def test_steps_after_a_stop_end_with_the_grace(
 ) -> None:
     run.seconds = 100_000.0
     run.learner.seconds, run.learner.save_seconds = learn, save
-    run.config = changed(run.config, {"budget.grace_s": 60.0})
+    run.change({"budget.grace_s": 60.0})
     assert isinstance(run.fail(*stops), Interrupted)
     assert run.spent <= latest
     if len(stops) == 2:
-        assert (run.path / "checkpoints" / "latest").resolve().name == "update-000006"
+        assert run.latest == "update-000006"

@@ -16,8 +16,7 @@ from microbudget_rl.actors.errors import Halted
 from microbudget_rl.actors.messages import Group, Reward, Sample
 from microbudget_rl.actors.storage.checkpoints import read_state
 from microbudget_rl.actors.storage.documents import EventKind
-from microbudget_rl.conf.settings import changed
-from tests.actors.virtual_run import Run, make_config
+from tests.actors.virtual_run import Run
 from tests.fakes import make_reward
 
 UPDATES = 3
@@ -30,8 +29,7 @@ class WarmRun(Run):
 
     def __init__(self, path: Path, source: str = "self", seconds: float = 200.0, **settings: Any) -> None:
         more = {"source": source, "per_problem": 1, "demonstrations_per_update": 2, "fraction": 0.5, **settings}
-        config = changed(make_config(), {"budget.updates": UPDATES, **{f"warm_start.{k}": v for k, v in more.items()}})
-        super().__init__(path, config, seconds)
+        super().__init__(path, {"budget.updates": UPDATES, **{f"warm_start.{k}": v for k, v in more.items()}}, seconds)
 
 
 @pytest.fixture
@@ -58,7 +56,7 @@ def test_own_right_responses_are_learned_without_the_examples(run: WarmRun) -> N
 
 def test_solutions_are_verified_and_the_unused_are_named(tmp_path: Path) -> None:
     run = WarmRun(tmp_path, "file:worked.jsonl")
-    run.config = changed(run.config, {"rollout.max_response_tokens": 16})
+    run.change({"rollout.max_response_tokens": 16})
 
     def rewards(group: Group) -> tuple[Reward, ...]:
         return (make_reward(float(group.problem.id != "p303")),) * 2
@@ -94,12 +92,11 @@ def test_nothing_is_learned_twice_or_left_out_after_a_stop(tmp_path: Path) -> No
     """A deterministic run that is stopped while it samples, while it imitates and later ends as if it had not been."""
     whole, parts = WarmRun(tmp_path / "whole", seconds=1e4), WarmRun(tmp_path / "parts", seconds=1e4)
     for run in (whole, parts):
-        run.config = changed(run.config, {"run.deterministic": True, "learner.max_staleness": 0})
+        run.change({"run.deterministic": True, "learner.max_staleness": 0})
         run.engine.most_at_once = 1
         run.learner.seconds = 10.0
     whole.go()
     for seconds in (3.0, 12.0, 25.0, 70.0, 500.0):
-        parts.learner.version = 0  # of a process of its own
         parts.go(seconds)
     assert parts.learner.lessons == whole.learner.lessons
     assert len(whole.learner.lessons) == 12
@@ -112,7 +109,7 @@ def test_nothing_is_learned_twice_or_left_out_after_a_stop(tmp_path: Path) -> No
 def test_its_time_is_bounded_and_leaves_something_to_learn(tmp_path: Path, first_s: float, step_s: float) -> None:
     """Of 60 s, 30 s are for sampling; responses that end after them leave one update."""
     run = WarmRun(tmp_path, fraction=0.2, seconds=300.0)
-    run.config = changed(run.config, {"eval.n": 1})
+    run.change({"eval.n": 1})
     run.engine.seconds_of = lambda index: first_s if index >= 0 else 1.0  # type: ignore[method-assign]
     run.learner.seconds = step_s
     run.go()
@@ -134,7 +131,7 @@ def test_crashes_return_to_the_last_checkpoint_and_version_0_is_never_that_of_a_
 def test_version_0_is_the_result_if_nothing_later_is_better(tmp_path: Path, updates: int) -> None:
     run = WarmRun(tmp_path)
     more = {"validation.every": 2, "validation.problems": 2, "validation.share": 1.0, "budget.updates": updates or 1}
-    run.config = changed(run.config, more)
+    run.change(more)
 
     def rewards(group: Group) -> tuple[Reward, ...]:
         good = group.adapter is None or group.adapter.version == 0

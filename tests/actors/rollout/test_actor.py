@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from microbudget_rl.actors.messages import AdapterRef, Request, Sampling
+from microbudget_rl.actors.messages import AdapterRef
 from microbudget_rl.actors.rollout.actor import (
     SLOWEST_ANSWER_S,
     SLOWEST_TOKEN_S,
@@ -20,7 +20,7 @@ from microbudget_rl.actors.rollout.actor import (
 from microbudget_rl.actors.rollout.vllm_engine import RolloutEngine
 from microbudget_rl.actors.runtime.placement import Share
 from microbudget_rl.actors.storage.folders import mark
-from tests.fakes import make_problem
+from tests.fakes import make_request
 
 
 def make_adapter(folder: Path, version: int = 1) -> AdapterRef:
@@ -124,8 +124,7 @@ async def test_short_request_has_the_time_of_the_long_ones_before_it(monkeypatch
         await asyncio.sleep(0)
 
     async def ask(*limits: int) -> None:
-        samplings = [Sampling(4, most, 1.0, 1.0, 0) for most in limits]
-        await asyncio.gather(*(engine.generate(Request(0, make_problem(0), None, sampling)) for sampling in samplings))
+        await asyncio.gather(*(engine.generate(make_request(tokens=most)) for most in limits))
 
     monkeypatch.setattr(Local, "call", call)
     engine = Local(Actor(Path("nowhere")), concurrent_samples=4)

@@ -7,14 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from microbudget_rl.actors.messages import AdapterRef, Group, Request, Sampling
+from microbudget_rl.actors.messages import AdapterRef, Group
 from microbudget_rl.actors.protocols import Engine
 from microbudget_rl.actors.rollout.pool import AdapterSlots, EnginePool
 from microbudget_rl.actors.storage.documents import EventKind
-from tests.fakes import FrailEngine, make_problem
+from tests.fakes import FrailEngine, make_request
 from tests.virtual_time import VirtualClock, virtually
 
-SAMPLING = Sampling(samples=4, max_tokens=8, temperature=1.0, top_p=1.0, seed=0)
 V0, V1, V2, _, V4 = VERSIONS = [AdapterRef(version, 0, "nowhere") for version in range(5)]
 
 
@@ -38,7 +37,7 @@ class Pool(EnginePool):
         return [engine.slots.loaded_names for engine in self.engines]
 
     def ask(self, index: int, adapter: AdapterRef | None = V0) -> "asyncio.Task[Group]":
-        return asyncio.create_task(self.generate(Request(index, make_problem(index), adapter, SAMPLING)))
+        return asyncio.create_task(self.generate(make_request(index, adapter)))
 
 
 @virtually
@@ -75,7 +74,7 @@ async def test_other_engines_serve_during_long_restart() -> None:
     for old, new in pairwise(VERSIONS):
         await pool.load(new)
         await pool.retire(old)
-    groups = await pool.generate_on_each(Request(9, make_problem(9), V4, SAMPLING))
+    groups = await pool.generate_on_each(make_request(9, V4))
     passed = VirtualClock().now()
     await pool.ready()
     await asyncio.sleep(10.0)

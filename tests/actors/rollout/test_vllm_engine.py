@@ -43,18 +43,17 @@ STOP = "<|endoftext|>"
 PROBLEM = Problem("p0", "a prompt", PROMPT, "1")
 
 
-def make_config() -> Config:
-    return changed(
-        Config(),
-        {
-            "model.stop_tokens": [STOP],
-            "lora.rank": 8,
-            "rollout.max_prompt_tokens": 64,
-            "rollout.max_response_tokens": 192,
-            "rollout.max_concurrent_samples": 16,
-            "rollout.kv_cache_gib": 1,
-        },
-    )
+CONFIG = changed(
+    Config(),
+    {
+        "model.stop_tokens": [STOP],
+        "lora.rank": 8,
+        "rollout.max_prompt_tokens": 64,
+        "rollout.max_response_tokens": 192,
+        "rollout.max_concurrent_samples": 16,
+        "rollout.kv_cache_gib": 1,
+    },
+)
 
 
 class Rig:
@@ -62,7 +61,7 @@ class Rig:
 
     def __init__(self, model: Path) -> None:
         self.loop = asyncio.new_event_loop()
-        self.engine = RolloutEngine(make_config(), str(model), Share(cores=CORES))
+        self.engine = RolloutEngine(CONFIG, str(model), Share(cores=CORES))
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self.loop.run_until_complete(work)
@@ -103,7 +102,7 @@ def adapters(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> list
     for version in (1, 2, 3):
         torch.manual_seed(version)
         base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16)
-        lora = LoraConfig(r=8, lora_alpha=8, target_modules=make_config().lora.target_modules)
+        lora = LoraConfig(r=8, lora_alpha=8, target_modules=CONFIG.lora.target_modules)
         model = get_peft_model(base, lora, autocast_adapter_dtype=False)
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
@@ -163,8 +162,8 @@ def test_heartbeat_is_answered_during_generation(rig: Rig) -> None:
 
 
 def test_cache_has_the_size_set(rig: Rig, tiny_model: Path) -> None:
-    asked = make_config().rollout.kv_cache_gib * 2**30
-    block = cache_bytes(shape_from_config(str(tiny_model)), make_config().model.dtype, CPU_BLOCK)
+    asked = CONFIG.rollout.kv_cache_gib * 2**30
+    block = cache_bytes(shape_from_config(str(tiny_model)), CONFIG.model.dtype, CPU_BLOCK)
     assert 0.99 * asked < rig.run(rig.engine.cache_blocks()) * block <= asked
 
 
@@ -270,14 +269,13 @@ SPOILED = {
     "alpha": "alpha is doubled",
     "crossed": "another adapter is applied",
     "long": "a prompt of 240 tokens",
-    **{kind: f"{kind} has no adapter" for kind in make_config().lora.target_modules},
+    **{kind: f"{kind} has no adapter" for kind in CONFIG.lora.target_modules},
 }
 
 
 @pytest.fixture(scope="module")
 def learner(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> "LocalLearner":
-    config = make_config()
-    config = changed(config, {"learner.logprob_chunk": 16})
+    config = changed(CONFIG, {"learner.logprob_chunk": 16})
     return LocalLearner(config, str(tiny_model), tmp_path_factory.mktemp("adapters"))
 
 
@@ -295,7 +293,7 @@ class LocalLearner(LoraLearner):
 def test_startup_check_names_the_mistake(rig: Rig, learner: Any, tmp_path: Path, fault: str) -> None:
     problems = tuple(Problem(f"p{n}", "", tuple(range(5 + n, 25 + n)), "1") for n in range(4))
     engine: Any = Spoiled(rig.engine, tmp_path, list(SPOILED).index(fault), fault)
-    check = CheckAtStart(engine, learner, CheckPrompts(make_config(), problems))
+    check = CheckAtStart(engine, learner, CheckPrompts(CONFIG, problems))
     rig.run(check.begin())
     if fault == "nothing":
         rig.run(check.check())

@@ -12,7 +12,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from microbudget_rl.actors.clock import WallClock
-from microbudget_rl.actors.messages import AdapterRef, Group, Request, Sampling
+from microbudget_rl.actors.messages import AdapterRef, Group, Request
 from microbudget_rl.actors.rollout.actor import AdapterCopies, AdapterTransfer, Fingerprint, RemoteEngine, RolloutActor
 from microbudget_rl.actors.rollout.pool import EnginePool
 from microbudget_rl.actors.runtime.placement import Node, Placement, place
@@ -20,9 +20,7 @@ from microbudget_rl.actors.runtime.remote_actor import RemoteActor
 from microbudget_rl.launch.session.actors import NODE_LABEL, bundle, reserve_learners
 from microbudget_rl.launch.sharing import divide
 from tests.actors.rollout.test_actor import make_adapter
-from tests.fakes import make_group, make_problem
-
-SAMPLING = Sampling(samples=2, max_tokens=8, temperature=1.0, top_p=1.0, seed=0)
+from tests.fakes import make_group, make_request
 
 
 class Whereabouts(NamedTuple):
@@ -145,7 +143,7 @@ async def test_gpus_of_a_cluster_are_given_out_once_and_a_lost_node_is_made_up_f
     assert len(copies) == len(rollouts)
     lost = next(place.node for place in found[2:] if place.node != home.id)
     cluster.remove_node(next(node for node in cluster.worker_nodes if node.node_id == lost))
-    groups = [pool.generate(Request(i, make_problem(i), adapter, SAMPLING)) for i in range(4)]
+    groups = [pool.generate(make_request(i, adapter)) for i in range(4)]
     cluster.add_node(num_cpus=8, num_gpus=2)
     assert [group.index for group in await asyncio.gather(*groups)] == [0, 1, 2, 3]
     await pool.ready()

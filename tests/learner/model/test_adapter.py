@@ -31,7 +31,8 @@ from microbudget_rl.learner.model.adapter import (
     write_adapter,
 )
 from microbudget_rl.learner.model.projection import Projection
-from tests.learner.helpers import Build, Make, batch, own_attention, reference_logprobs, same, update, weights
+from tests.conftest import build_group
+from tests.learner.helpers import Make, batch, own_attention, reference_logprobs, same, update, weights
 from tests.learner.model.families import DELTA, GEMMA_4, Family, adapt, build
 from tests.trained_runs import save_adapter
 
@@ -50,10 +51,10 @@ def assert_same_logits(model: Path, adapter: AdapterRef, learner: LoraLearner) -
         assert torch.equal(in_peft(model, adapter)(ids).logits, own_attention(learner)(ids).logits)
 
 
-def test_a_run_can_start_from_an_adapter(make: Make, build_group: Build, tiny_model: Path) -> None:
+def test_a_run_can_start_from_an_adapter(make: Make, tiny_model: Path) -> None:
     """vLLM and PEFT read the flag of rsLoRA from the adapter's configuration."""
     first = make({"lora.rslora": True})
-    adapter = update(first, batch(build_group)).adapter
+    adapter = update(first, batch()).adapter
     stated = json.loads((Path(adapter.path) / "adapter_config.json").read_text())
     assert stated["use_rslora"] is True
     second = make({"lora.rslora": True, "lora.start_from": adapter.path})
@@ -114,12 +115,12 @@ def test_an_embedded_adapter_is_the_same_policy(
 
 
 def test_an_embedded_adapter_is_trained_whole_and_leaves_as_plain_peft(
-    foreign: Callable[..., Path], make: Make, build_group: Build, tiny_model: Path
+    foreign: Callable[..., Path], make: Make, tiny_model: Path
 ) -> None:
     start = foreign(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"])
     learner = make({"lora.rank": 32, "lora.alpha": 48, "lora.start_from": str(start)})
     before = weights(learner)
-    adapter = update(learner, batch(build_group)).adapter
+    adapter = update(learner, batch()).adapter
     assert all(not torch.equal(before[name], now) for name, now in weights(learner).items() if "lora_B" in name)
     stated = PeftConfig.from_pretrained(adapter.path)
     assert (stated.r, stated.base_model_name_or_path) == (32, str(tiny_model))
@@ -161,14 +162,14 @@ def test_base_model_is_loaded_straight_to_its_device(
 
 
 @pytest.mark.parametrize("init", INITS)
-def test_every_init_is_a_plain_lora(make: Make, build_group: Build, tiny_model: Path, init: str) -> None:
+def test_every_init_is_a_plain_lora(make: Make, tiny_model: Path, init: str) -> None:
     """Version 0 has the base model's log-probabilities bit for bit, version 1 is a plain LoRA for PEFT."""
     learner = make({"lora.init": init})
     before, again = weights(learner), load_model(learner.config, str(tiny_model))
     assert same(before, {n: p for n, p in again.named_parameters() if n in before})
     ((scores, *_),) = learner.score((build_group(1),))
     assert scores.policy == scores.base
-    adapter = update(learner, batch(build_group)).adapter
+    adapter = update(learner, batch()).adapter
     ((scores, *_),) = learner.score((build_group(1),))
     assert scores.policy != scores.base
     assert adopt_adapter(learner.config, adapter.path, str(tiny_model))[1] is not None
@@ -177,9 +178,9 @@ def test_every_init_is_a_plain_lora(make: Make, build_group: Build, tiny_model: 
     assert sorted(path.name for path in Path(adapter.path).iterdir()) == [CONFIG_FILE, WEIGHTS_FILE]
 
 
-def test_adapter_norms(learner: LoraLearner, build_group: Build) -> None:
+def test_adapter_norms(learner: LoraLearner) -> None:
     assert set(adapter_norms(learner.model).values()) == {0.0}
-    update(learner, batch(build_group))
+    update(learner, batch())
     norms = adapter_norms(learner.model)
     assert norms.keys() == set(learner.config.lora.target_modules)
     state = {name: value.double() for name, value in weights(learner).items()}
@@ -191,12 +192,10 @@ def test_adapter_norms(learner: LoraLearner, build_group: Build) -> None:
         assert norm == pytest.approx(torch.stack([p.norm() for p in products]).norm().item(), rel=1e-5)
 
 
-def test_explained_mistakes_are_those_of_peft(
-    learner: LoraLearner, build_group: Build, tiny_config: Config, tiny_model: Path
-) -> None:
+def test_explained_mistakes_are_those_of_peft(learner: LoraLearner, tiny_config: Config, tiny_model: Path) -> None:
     """The policy stays the same bit for bit, also between accumulation and step."""
-    update(learner, batch(build_group))
-    learner.accumulate(batch(build_group, version=1))
+    update(learner, batch())
+    learner.accumulate(batch(version=1))
     before = weights(learner)
     adapters = learner.publish_synthetic()
     groups = tuple(build_group(number) for number in range(3))

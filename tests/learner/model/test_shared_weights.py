@@ -22,7 +22,7 @@ from microbudget_rl.learner.actor import LOOPBACK
 from microbudget_rl.learner.learner import LoraLearner
 from microbudget_rl.learner.model.shared_weights import model_on
 from tests.actors.rollout.test_served_families import write
-from tests.learner.helpers import Build, batch, same, update, weights
+from tests.learner.helpers import batch, same, update, weights
 from tests.learner.model.families import FAMILIES, refusal
 
 pytestmark = pytest.mark.long
@@ -72,9 +72,7 @@ def assert_as_from_the_file(weights: Mapping[str, Tensor], folder: Path) -> None
     assert torch.equal(mapped(ids).logits, loaded(ids).logits)
 
 
-def test_a_learner_trains_on_weights_of_another_process(
-    tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
-) -> None:
+def test_a_learner_trains_on_weights_of_another_process(tiny_config: Config, tiny_model: Path, tmp_path: Path) -> None:
     dtypes = ("float32", "bfloat16")
     folders = write_all(FEW, tiny_model, tmp_path)
     models = [(dtype, tiny_model) for dtype in dtypes] + [("float32", folder) for folder in folders]
@@ -85,7 +83,7 @@ def test_a_learner_trains_on_weights_of_another_process(
             loaded = LoraLearner(config, str(tiny_model), tmp_path / "loaded")
             mapped = LoraLearner(config, str(tiny_model), tmp_path / "mapped", weights=given)
             for version in range(2):
-                mine, other = (update(learner, batch(build_group, version)) for learner in (mapped, loaded))
+                mine, other = (update(learner, batch(version)) for learner in (mapped, loaded))
                 for name in ("loss", "grad_norm", "policy/entropy"):
                     assert mine.metrics[name] == other.metrics[name]
                 assert same(weights(mapped), weights(loaded))

@@ -5,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from microbudget_rl.actors.coordinator.rules.collapse_guard import Guard
-from microbudget_rl.actors.storage.documents import GuardState
 from microbudget_rl.conf.schema import GuardConfig
 
 NORMAL = {
@@ -99,14 +98,6 @@ def test_rows_without_a_signal_are_skipped() -> None:
     sequence = [row if n % 3 else {"reward/mean": 0.4} for n, row in enumerate(rows(60))]
     assert alarms(guard, sequence) == []
     assert "policy/entropy" in alarms(guard, rows(4, policy__entropy=0.05))
-
-
-def test_resumed_guard_knows_the_updates_before() -> None:
-    sequence = rows(40) + rows(3, seed=1, policy__entropy=0.05)
-    before = Guard(GuardConfig())
-    alarms(before, sequence[:41])
-    after = Guard(GuardConfig(), GuardState.model_validate_json(before.state.model_dump_json()))
-    assert alarms(after, sequence[41:]) == ["policy/entropy"]
 
 
 def arithmetic(rewards: list[float], entropies: list[float]) -> list[dict[str, float]]:
