@@ -20,12 +20,12 @@ from rich.table import Table
 from rich.text import Text
 
 from microbudget_rl.actors.messages import Status
+from microbudget_rl.actors.results import find_run
 from microbudget_rl.actors.storage.checkpoints import target
 from microbudget_rl.actors.storage.run_record import RunRecord
 from microbudget_rl.conf.arguments import run_and_options, whole
 from microbudget_rl.conf.command import LAYOUT, PlainConsole, command
 from microbudget_rl.conf.errors import BadInput, printable
-from microbudget_rl.launch.after.trained import find_run
 from microbudget_rl.launch.reporting.tables import OUTCOMES, BeforeAfter, one_each, pairs_by_outcome
 
 OPTIONS = {"show": ("changed", *OUTCOMES, "all"), "verdict": tuple(Status), "limit": (), "checkpoint": ()}
