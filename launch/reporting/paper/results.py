@@ -14,7 +14,6 @@ from microbudget_rl.actors.evaluation.folder import OF_ADAPTER
 from microbudget_rl.actors.evaluation.statistics import Difference, Mean, means, over_problems, pass_at
 from microbudget_rl.actors.messages import Status
 from microbudget_rl.actors.results import Results
-from microbudget_rl.actors.storage.documents import by_k
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema.reward import formula, weighs_answers
 from microbudget_rl.launch.reporting.comparison import (
@@ -166,7 +165,7 @@ def read_scores(run: Results, policy: str, sweep: Sweep) -> Scores:
                 counts = dict.fromkeys((problem for problem, _ in rows), 0)
                 for (problem, _), status in rows.items():
                     counts[problem] += status == Status.CORRECT
-                values = by_k(pass_at([*counts.values()], benchmark.n, sweep.pass_at))
+                values = pass_at([*counts.values()], benchmark.n, sweep.pass_at)
                 scores[benchmark.name] = {k: dict(zip(counts, shares, strict=True)) for k, shares in values.items()}
     return scores
 
