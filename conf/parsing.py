@@ -32,7 +32,7 @@ SIGNATURES = {
 }
 """First bytes of a file → its format, which is not UTF-8 text."""
 
-FORMAT = 2
+FORMAT = 3
 """Format of the files that this project writes and reads back. A change that misreads existing files raises it."""
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypedDict, Unpack
 
+from microbudget_rl.actors.results import read_run
 from microbudget_rl.actors.storage.documents import EvaluationDocument
 from microbudget_rl.actors.storage.files import replace_text
 from microbudget_rl.actors.storage.run_record import RunRecord
@@ -32,7 +33,7 @@ from microbudget_rl.conf.schema import CommandLine
 from microbudget_rl.launch.plan.measurements import Signal, known, recipe_of
 from microbudget_rl.launch.plan.plan import Plan
 from microbudget_rl.launch.plan.view import render_plan
-from microbudget_rl.launch.reporting import conclusion, history, run_conclusion, tables
+from microbudget_rl.launch.reporting import conclusion, run_conclusion, tables
 from microbudget_rl.launch.run import plan_here
 from microbudget_rl.launch.samples import chosen
 from microbudget_rl.rewards.problems.loading import lasting
@@ -75,7 +76,8 @@ class Run:
 
     def __init__(self, folder: StrPath) -> None:
         self.folder = _absolute(folder)
-        self._files, record = history.read_run(self.folder), RunRecord(self.folder)
+        self._files = read_run(self.folder)
+        record = self._files.record
         self.summary, self.result = self._files.summary, self._files.summary.result
         self.metrics = [row.metrics for row in self._files.rows]
         self.adapter = (checkpoint := record.checkpoints.result) and checkpoint / "adapter"
@@ -170,7 +172,7 @@ def evaluate(run: Run | StrPath, problems: Problems = None, n: int = 16, **setti
     sources += _listed(settings.pop("benchmarks", []))
     words = _words({"adapter": folder, "benchmarks": sources or ["heldout"], "n": n}, settings=settings)
     _command("evaluate.py", words, range(256))
-    return history.read_run(folder).evaluation
+    return read_run(folder).evaluation
 
 
 def _run(words: list[str]) -> Path:

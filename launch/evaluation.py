@@ -18,7 +18,7 @@ from microbudget_rl.actors.models.files import load_tokenizer, locate, shape_fro
 from microbudget_rl.actors.runtime.process import software_versions
 from microbudget_rl.actors.storage.documents import BenchmarkResult, EvaluationDocument, Protocol
 from microbudget_rl.actors.storage.folders import claim
-from microbudget_rl.actors.storage.run_record import RunRecord
+from microbudget_rl.actors.storage.run_record import RunRecord, named, sample_file
 from microbudget_rl.conf.catalogue import find_benchmarks
 from microbudget_rl.conf.checks import check_lengths
 from microbudget_rl.conf.command import near
@@ -108,7 +108,7 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
     adapters = {"base": None} | ({"adapter": AdapterRef(0, 0, str(adapter.folder))} if adapter else {})
     samples = []
     for each in benchmarks:
-        files = {name: folder.path / "samples" / f"{each.benchmark.name}-{name}.jsonl" for name in adapters}
+        files = {name: sample_file(folder.path, named(name, each.benchmark.name)) for name in adapters}
         own = [PolicySamples(each.problems, config.n, adapters[name], file) for name, file in files.items()]
         samples.append((each, own))
     return PreparedEvaluation(config, folder, model_path, engines, protocol, samples)

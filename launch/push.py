@@ -37,6 +37,7 @@ from microbudget_rl.actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE
 from microbudget_rl.actors.models.files import BUNDLED, name_on_hub
 from microbudget_rl.actors.models.prompts import reminder
 from microbudget_rl.actors.models.sizes import padded_rank
+from microbudget_rl.actors.results import Results, read_run
 from microbudget_rl.actors.storage.checkpoints import version_of
 from microbudget_rl.conf.arguments import run_and_options
 from microbudget_rl.conf.command import PlainConsole, command
@@ -44,7 +45,6 @@ from microbudget_rl.conf.errors import BadInput, in_brief
 from microbudget_rl.conf.load import RECORD, public_settings, unmoved, with_texts
 from microbudget_rl.conf.schema import among, marked
 from microbudget_rl.conf.signals import scratch_folder
-from microbudget_rl.launch.reporting.history import Run, read_run
 from microbudget_rl.launch.trained.policy import Trained, find_trained, prepare_torch
 
 OPTIONS: dict[str, tuple[str, ...]] = {"to": (), "checkpoint": (), "format": ("adapter", "merged")}
@@ -123,7 +123,7 @@ def push(folder: Path, given: dict[str, str], console: Console) -> int:
     return 0
 
 
-def model_card(trained: Trained, run: Run, report: str, form: str, repository: str) -> ModelCard:
+def model_card(trained: Trained, run: Results, report: str, form: str, repository: str) -> ModelCard:
     """Return a card with the hub's metadata, the run's report in Markdown, instructions, and limits."""
     version, base = version_of(trained.checkpoint), trained.base_name
     on_hub, price = "/" in base, trained.config.budget.price_per_hour

@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from microbudget_rl.actors.messages import Status
+from microbudget_rl.actors.results import find_run
 from microbudget_rl.actors.storage.checkpoints import target
 from microbudget_rl.actors.storage.run_record import RunRecord
 from microbudget_rl.conf.arguments import run_and_options, whole

@@ -25,7 +25,7 @@ from rich.text import Text
 
 from microbudget_rl.actors.evaluation.statistics import Mean
 from microbudget_rl.actors.messages import Progress
-from microbudget_rl.launch.reporting.history import Run, read_run
+from microbudget_rl.actors.results import Results, read_run
 from microbudget_rl.launch.reporting.plots import smooth
 from microbudget_rl.launch.reporting.run_conclusion import effect, learned
 from microbudget_rl.launch.reporting.wording import many
@@ -68,7 +68,7 @@ def draw(folder: Path, name: str, height: int) -> None:
         subprocess.run([CHROMIUM, *FLAGS, *own, page], check=True, capture_output=True)
 
 
-def console(lines: Sequence[str], run: Run) -> None:
+def console(lines: Sequence[str], run: Results) -> None:
     """Draw what a terminal shows: the plan's conclusion, the training, and the end, on which each is shown in turn."""
     head: list[RenderableType] = [Text("$ bash launch/quickstart.sh", "bold")]
     head += [Text(line, "bold green" * line.startswith(SHOWN[0])) for line in lines if line.startswith(SHOWN)]
@@ -93,7 +93,7 @@ def console(lines: Sequence[str], run: Run) -> None:
     (IMAGES / "console.svg").write_text(f"{outer}><style>{style}</style>{frames[0]}{''.join(moved)}</svg>")
 
 
-def curve(axes: Axes, run: Run, metric: str, colour: str, label: str = "") -> None:
+def curve(axes: Axes, run: Results, metric: str, colour: str, label: str = "") -> None:
     """Draw a metric over the minutes of the updates that have it."""
     rows = [row.metrics for row in run.rows if metric in row.metrics]
     spent, values = ([row[name] for row in rows] for name in ("budget/spent_s", metric))
@@ -107,7 +107,7 @@ def level(axes: Axes, minute: float, found: Mean, colour: str) -> None:
     axes.plot(minute, found.value, "o", color=colour, clip_on=False)
 
 
-def learning(runs: Sequence[Run]) -> None:
+def learning(runs: Sequence[Results]) -> None:
     """Draw the accuracy of the training samples over the minutes, and the held-out results with their intervals."""
     figure = Figure(figsize=(7.1, 4.0), dpi=144)
     axes = figure.add_subplot()
@@ -125,7 +125,7 @@ def learning(runs: Sequence[Run]) -> None:
     figure.savefig(IMAGES / "learning.png", transparent=False)
 
 
-def gallery(runs: Sequence[Run]) -> None:
+def gallery(runs: Sequence[Results]) -> None:
     """Draw for each run what its training samples earned, and the held-out results, over the minutes."""
     figure = Figure(figsize=(9.6, 2.5 * -(-len(runs) // 3)), dpi=120, layout="constrained")
     for number, run in enumerate(runs, start=1):
@@ -141,7 +141,7 @@ def gallery(runs: Sequence[Run]) -> None:
     figure.savefig(IMAGES / "gallery.png", transparent=False)
 
 
-def health(runs: Sequence[Run]) -> None:
+def health(runs: Sequence[Results]) -> None:
     """Draw what tells a healthy run from a collapsed one, a row of curves for each."""
     figure = Figure(figsize=(9.6, 4.4), dpi=120, layout="constrained")
     for number, (run, name) in enumerate(zip(runs, ("healthy", "collapsed"), strict=True)):

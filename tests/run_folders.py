@@ -276,7 +276,7 @@ def write_scores(run: Path, model: str, levels: Mapping[str, float], benchmarks:
     results = []
     for name, problems in benchmarks.items():
         for policy, level in levels.items():
-            write_rows(run / "evaluation" / "samples" / f"{name}-{policy}.jsonl", samples(problems, level))
+            write_rows(run / "evaluation" / "samples" / f"eval-{policy}-{name}.jsonl", samples(problems, level))
         known = {policy: scores(N, problems, {1: level}) for policy, level in levels.items()}
         results.append({"name": name, "problems": problems, "n": N, **known})
     protocol = {**EVALUATION["protocol"], "model": model, "settings": {"data.template": "{problem}"}}

@@ -1,4 +1,4 @@
-"""The folder of launch/evaluate.py: `evaluation.json`, `evaluation.md`, and `samples/` by policy and benchmark.
+"""The folder of launch/evaluate.py: `evaluation.json`, `evaluation.md`, and `samples/` named as a run's.
 
 Its protocol is everything that samples depend on, so that those of different models or settings never mix.
 """
@@ -20,7 +20,7 @@ from microbudget_rl.actors.storage.files import (
     replace_text,
     write_document,
 )
-from microbudget_rl.actors.storage.run_record import RunRecord
+from microbudget_rl.actors.storage.run_record import RunRecord, named, sample_file
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.load import recorded
 from microbudget_rl.conf.schema import CommandLine, Config, affecting
@@ -37,7 +37,7 @@ def protocol_of(config: Config, model_path: str, adapter: Adapter | None) -> Pro
     """Return the protocol of an evaluation with these settings."""
     shape = {name: getattr(config.lora, name) for name in ("rank", "alpha", "rslora", "target_modules")}
     known = asdict(config)
-    own = [
+    mixture = [
         {key: value for key, value in each.items() if value and f"data.{key}" in SETTINGS}
         for each in known["data"]["mixture"]
     ]
@@ -54,7 +54,7 @@ def protocol_of(config: Config, model_path: str, adapter: Adapter | None) -> Pro
         max_response_tokens=response_limit(config),
         seed=config.run.seed,
         settings={key: known[key.partition(".")[0]][key.partition(".")[2]] for key in SETTINGS}
-        | ({"data.mixture": own} if any(own) else {}),
+        | ({"data.mixture": mixture} if any(mixture) else {}),
     )
 
 
@@ -125,11 +125,11 @@ class EvaluationFolder:
         now, then = (each.model_copy(update=dict.fromkeys(OF_ADAPTER)) for each in (protocol, document.protocol))
         check_continues(now, then, where, remedy)
         for name in benchmarks:
-            own, theirs = (folder / "samples" / f"{name}-base.jsonl" for folder in (self.path, other))
-            known = {(row.problem, row.sample) for row in read_rows(own, EvaluatedSample)}
-            own.parent.mkdir(exist_ok=True)
-            missing = (row for row in read_rows(theirs, EvaluatedSample) if (row.problem, row.sample) not in known)
-            append_row(own, *missing)
+            target, source = (sample_file(folder, named("base", name)) for folder in (self.path, other))
+            known = {(row.problem, row.sample) for row in read_rows(target, EvaluatedSample)}
+            target.parent.mkdir(exist_ok=True)
+            missing = (row for row in read_rows(source, EvaluatedSample) if (row.problem, row.sample) not in known)
+            append_row(target, *missing)
 
     def document(self) -> EvaluationDocument | None:
         return read_document(self.path / "evaluation.json", EvaluationDocument)

@@ -139,14 +139,14 @@ def together(family: int) -> float:
     return 1 - (1 - CONFIDENCE) / max(family, 1)
 
 
-def pass_at(correct: Sequence[int], n: int, ks: Sequence[int] = PASS_KS) -> dict[str, list[float]]:
+def pass_at(correct: Sequence[int], n: int, ks: Sequence[int] = PASS_KS) -> dict[int, list[float]]:
     """Return pass@k of each problem, the probability that at least one of k samples is correct, for all ks and k = n.
 
     correct: correct samples of each problem, out of n. The unbiased estimator 1 - C(n - c, k) / C(n, k) of Chen et
     al. 2021 (arXiv 2107.03374); at k = 1 it is c / n.
     """
     known = sorted({k for k in (*ks, n) if k <= n})
-    return {f"pass@{k}": [1 - comb(n - c, k) / comb(n, k) for c in correct] for k in known}
+    return {k: [1 - comb(n - c, k) / comb(n, k) for c in correct] for k in known}
 
 
 def scores(samples: Samples, alike: Alike | None = None) -> PolicyScores:
@@ -155,7 +155,7 @@ def scores(samples: Samples, alike: Alike | None = None) -> PolicyScores:
     alike: adds maj@n. A response that could not be verified counts as wrong.
     """
     n = len(samples[0])
-    values = pass_at(correct(samples), n)
+    values = {f"pass@{k}": shares for k, shares in pass_at(correct(samples), n).items()}
     if alike:
         values["maj@n"] = [majority(rows, alike) for rows in samples]
     intervals = {name: share_interval(each) for name, each in values.items()}
@@ -184,7 +184,7 @@ def comparison(base: Samples, adapter: Samples) -> PairedDifference:
     return PairedDifference(difference=found.value, ci95=found.interval and list(found.interval), p=found.p)
 
 
-def correct(samples: Samples) -> list[int]:
+def correct(samples: Sequence[Sequence[SampleRow]]) -> list[int]:
     """Return the number of correct samples of each problem."""
     return [sum(row.status == Status.CORRECT for row in rows) for rows in samples]
 

@@ -2,7 +2,6 @@
 
 import re
 import shlex
-from collections.abc import Mapping
 from enum import StrEnum
 from functools import cached_property
 from typing import Annotated, Any, ClassVar
@@ -38,11 +37,6 @@ ShellCommand = Annotated[str, AfterValidator(_split)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]*$")]
 
 PASS_AT = re.compile(r"pass@(\d{1,9})")
-
-
-def by_k(content: Mapping[str, Any]) -> dict[int, Any]:
-    """Return the values of pass@k by k."""
-    return {int(match[1]): value for name, value in content.items() if (match := PASS_AT.fullmatch(name))}
 
 
 class Document(BaseModel):
@@ -150,7 +144,10 @@ class PolicyScores(Document):
     @property
     def pass_at(self) -> dict[int, float]:
         """pass@k by k."""
-        return {k: value for k, value in sorted(by_k(self.content).items()) if isinstance(value, int | float)}
+        named = ((PASS_AT.fullmatch(name), value) for name, value in self.content.items())
+        return dict(
+            sorted((int(match[1]), value) for match, value in named if match and isinstance(value, int | float))
+        )
 
     @property
     def figures(self) -> dict[str, float]:

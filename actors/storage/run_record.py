@@ -27,6 +27,11 @@ def named(policy: str, benchmark: str) -> str:
     return f"{policy}-{benchmark}" if benchmark else policy
 
 
+def sample_file(folder: Path, evaluation: str) -> Path:
+    """Return the samples of an evaluation, see `named`, in the folder of a run or of launch/evaluate.py."""
+    return folder / "samples" / f"eval-{evaluation}.jsonl"
+
+
 class RunRecord:
     """The files of a run folder. Each method returns None, or an empty value, for a file that is not there.
 
@@ -105,7 +110,7 @@ class RunRecord:
 
     def tried(self, name: str) -> bool:
         """Whether an evaluation was made, or left an empty file of samples because its time was too short."""
-        file = self.path / "samples" / f"eval-{name}.jsonl"
+        file = sample_file(self.path, name)
         return self.evaluation(name) is not None or (file.is_file() and not file.stat().st_size)
 
     def scores(self, policy: str) -> dict[str, documents.PolicyScores]:

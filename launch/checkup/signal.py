@@ -11,7 +11,7 @@ from statistics import fmean
 from microbudget_rl.actors.adapter_check.at_work import check_before_evaluation
 from microbudget_rl.actors.attempt import Attempt, Attempts, rollout_sampling
 from microbudget_rl.actors.clock import WallClock
-from microbudget_rl.actors.evaluation.statistics import FEWEST, UNVERIFIED, Mean, pass_at, share_interval
+from microbudget_rl.actors.evaluation.statistics import FEWEST, UNVERIFIED, Mean, correct, pass_at, share_interval
 from microbudget_rl.actors.messages import AdapterRef, Problem, Request, Status
 from microbudget_rl.actors.runtime.supervision import Record
 from microbudget_rl.actors.storage.documents import SampleRow
@@ -157,10 +157,10 @@ def signal_of(found: Sampled, plan: Plan) -> Signal:
     samples, n, config = found.samples, len(found.samples[0]), plan.config
     size = config.rollout.samples_per_problem
     graded = [[_grade(rows[at : at + size], config) for at in range(0, n, size)] for rows in samples]
-    passed = pass_at([sum(row.status == Status.CORRECT for row in rows) for rows in samples], n)
+    passed = pass_at(correct(samples), n)
     figures = {
-        "pass@1": passed["pass@1"],
-        "pass@n": passed[f"pass@{n}"],
+        "pass@1": passed[1],
+        "pass@n": passed[n],
         "varied": [fmean(varied for varied, _, _ in groups) for groups in graded],
         "useful": [fmean(useful for _, useful, _ in groups) for groups in graded],
         "paid": [fmean(known) for of in graded if (known := [paid for _, _, paid in of if paid is not None])],

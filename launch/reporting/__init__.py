@@ -3,11 +3,12 @@
 import os
 from pathlib import Path
 
+from microbudget_rl.actors.results import read_run
 from microbudget_rl.actors.storage.files import replace_text
 from microbudget_rl.conf.command import as_typed, near
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.launch.reporting import run_conclusion, sweep_results
-from microbudget_rl.launch.reporting.history import is_sweep, read_run, read_sweep, read_together
+from microbudget_rl.launch.reporting.history import is_sweep, read_sweep, read_together
 from microbudget_rl.launch.reporting.paper import claims
 from microbudget_rl.launch.reporting.paper.results import read_results
 from microbudget_rl.launch.reporting.wording import SPACE

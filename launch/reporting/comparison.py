@@ -23,7 +23,8 @@ from microbudget_rl.actors.evaluation.statistics import (
     student_quantile,
     together,
 )
-from microbudget_rl.launch.reporting.history import LEARNING_RATE, RANK, Run, Settings, Sweep
+from microbudget_rl.actors.results import Results, Settings
+from microbudget_rl.launch.reporting.history import LEARNING_RATE, RANK, Sweep
 from microbudget_rl.launch.reporting.run_conclusion import mean_of
 from microbudget_rl.launch.reporting.wording import WORDS, many
 
@@ -45,10 +46,10 @@ class Repeats:
     """Runs that only differ in the seed. settings: their values on the axes."""
 
     settings: Settings
-    runs: tuple[Run, ...]
+    runs: tuple[Results, ...]
 
     @property
-    def finished(self) -> list[Run]:
+    def finished(self) -> list[Results]:
         return [run for run in self.runs if run.eval.final]
 
     @property
@@ -119,7 +120,7 @@ def question(sweep: Sweep) -> str | None:
 
 def by_settings(sweep: Sweep) -> list[Repeats]:
     """Return the runs by their settings, in the order of the axes."""
-    found: dict[tuple[Any, ...], list[Run]] = {}
+    found: dict[tuple[Any, ...], list[Results]] = {}
     for run in sweep.runs:
         found.setdefault(tuple(run.settings.get(axis) for axis in sweep.axes), []).append(run)
     order = sorted(found, key=lambda values: [sweep.axes[a].index(v) for a, v in zip(sweep.axes, values, strict=True)])

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 from microbudget_rl.actors.messages import Status
+from microbudget_rl.actors.results import Results
 from microbudget_rl.actors.storage.documents import Event, EventKind
 from microbudget_rl.actors.storage.run_record import BEHIND, FINISHED
-from microbudget_rl.launch.reporting.history import Run
 from microbudget_rl.launch.reporting.wording import WORDS, count, many, percent, time
 from microbudget_rl.rewards.problems.loading import OVERLAP_KEPT
 
@@ -41,17 +41,17 @@ class Flag:
     detail: str
 
 
-def flags(run: Run) -> list[Flag]:
+def flags(run: Results) -> list[Flag]:
     """Return all flags of a run, the worst first."""
     found = [*_course(run), *_behind(run), *_samples(run), *_evaluations(run), *_faults(run)]
     return sorted(found, key=lambda flag: LEVELS.index(flag.level))
 
 
-def events(run: Run, *kinds: EventKind) -> list[Event]:
+def events(run: Results, *kinds: EventKind) -> list[Event]:
     return [event for event in run.events if event.kind in kinds]
 
 
-def behind(run: Run) -> str:
+def behind(run: Results) -> str:
     """Say how far behind its plan a run ended, such as "1 of 15 planned updates"; empty if it is not far behind."""
     planned = run.origin.planned.updates if run.origin.planned else run.config.get("budget.updates") or 0
     if run.summary.status not in FINISHED or len(run.rows) >= BEHIND * planned:
@@ -59,7 +59,7 @@ def behind(run: Run) -> str:
     return f"{len(run.rows)} of {planned:,} planned updates"
 
 
-def _behind(run: Run) -> Iterator[Flag]:
+def _behind(run: Results) -> Iterator[Flag]:
     """Warn of a run far behind its plan, and name the parts that took longer than planned."""
     if not (said := behind(run)):
         return
@@ -72,13 +72,13 @@ def _behind(run: Run) -> Iterator[Flag]:
     yield Flag("warning", f"It made {said}", "; ".join(why) or "the table of seconds has where the time went")
 
 
-def _late(run: Run, name: str) -> float:
+def _late(run: Results, name: str) -> float:
     """Return the mean of a metric over the last tenth of the updates; 0 if it is unknown."""
     _, values = run.series(name)
     return fmean(values[-max(int(len(values) * LATE), 1) :]) if values else 0.0
 
 
-def _course(run: Run) -> Iterator[Flag]:
+def _course(run: Results) -> Iterator[Flag]:
     """Report the end, the budget, the adapter check, signs of collapse and the mismatch of a run."""
     summary = run.summary
     ended = f"The run {WORDS['endings'].get(summary.status, summary.status)}"
@@ -114,7 +114,7 @@ def _course(run: Run) -> Iterator[Flag]:
         yield Flag("warning", "The samples were far from the policy that learned from them", detail)
 
 
-def _samples(run: Run) -> Iterator[Flag]:
+def _samples(run: Results) -> Iterator[Flag]:
     verdicts = {status: int(sum(run.series(f"verify/{status}")[1])) for status in Status}
     for status, words in {Status.TIMEOUT: "timed out", Status.CRASH: "crashed"}.items():
         if number := verdicts[status]:
@@ -138,7 +138,7 @@ def _samples(run: Run) -> Iterator[Flag]:
         yield Flag("note", f"{percent(idle, 0)} of the groups in the last updates had zero variance", detail)
 
 
-def _evaluations(run: Run) -> Iterator[Flag]:
+def _evaluations(run: Results) -> Iterator[Flag]:
     most, n = run.eval.base.problems if run.eval.base else 0, run.config.get("eval.n") or 0
     for name, found in (("base", run.eval.base), (run.start, run.eval.warm), ("trained", run.eval.final)):
         if found and (found.problems < most or found.n < n):
@@ -149,7 +149,7 @@ def _evaluations(run: Run) -> Iterator[Flag]:
         yield Flag("warning", f"The held-out set overlaps {many(overlaps, 'training problem')}", detail)
 
 
-def _faults(run: Run) -> Iterator[Flag]:
+def _faults(run: Results) -> Iterator[Flag]:
     for name, number in run.counts("deaths/").items():
         yield Flag("warning", f"{many(number, 'failure')} survived", f"of the {name}; events.jsonl says why")
     updates = run.counts("updates/")

@@ -9,10 +9,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from microbudget_rl.actors.results import Results
 from microbudget_rl.conf.load import RECORD
 from microbudget_rl.launch.reporting import plots, run_conclusion, sweep_results, tables
 from microbudget_rl.launch.reporting.health import Flag, flags
-from microbudget_rl.launch.reporting.history import Run, Sweep
+from microbudget_rl.launch.reporting.history import Sweep
 from microbudget_rl.launch.reporting.paper import claims, traps
 from microbudget_rl.launch.reporting.paper import tables as paper_tables
 from microbudget_rl.launch.reporting.paper.results import ModelResults, read_results
@@ -53,7 +54,7 @@ class Section:
         return any(map(any, (self.plots, self.tables, self.flags, self.pairs, self.facts)))
 
 
-def run_report(run: Run, settings: str | None = None) -> Report:
+def run_report(run: Results, settings: str | None = None) -> Report:
     """Return the report of a run. settings: the settings to list, as YAML; those in the run's folder when None."""
     found = run_conclusion.effect(run)
     listing = (run.folder / RECORD).read_text("utf-8") if settings is None else settings

@@ -17,11 +17,12 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from microbudget_rl.actors.coordinator.rules.selection import REWARD, SCORE
 from microbudget_rl.actors.evaluation.statistics import Mean, means
+from microbudget_rl.actors.results import Results
 from microbudget_rl.actors.storage.documents import EventKind
 from microbudget_rl.conf.schema.reward import weighs_answers
 from microbudget_rl.launch.reporting.comparison import axis_name, finished, question
 from microbudget_rl.launch.reporting.health import events
-from microbudget_rl.launch.reporting.history import MODEL, Run, Sweep
+from microbudget_rl.launch.reporting.history import MODEL, Sweep
 from microbudget_rl.launch.reporting.run_conclusion import Effect, learned, mean_of
 from microbudget_rl.launch.reporting.wording import WORDS, compact
 
@@ -92,7 +93,7 @@ def smooth(values: Sequence[float], window: int) -> Sequence[float]:
     return list((sums / counts)[window : window + len(values)])
 
 
-def _curve(axes: Axes, run: Run, name: str, label: str, colour: str) -> None:
+def _curve(axes: Axes, run: Results, name: str, label: str, colour: str) -> None:
     """Draw a metric over the updates; with enough updates, draw it pale and its running mean over it."""
     updates, values = run.series(name)
     if (window := int(len(updates) * WINDOW)) > 1:
@@ -102,7 +103,7 @@ def _curve(axes: Axes, run: Run, name: str, label: str, colour: str) -> None:
     axes.plot(updates, values, color=colour, label=label, marker=marker, markersize=3, clip_on=False)
 
 
-def learning_curve(run: Run, found: Effect | None) -> Plot | None:
+def learning_curve(run: Results, found: Effect | None) -> Plot | None:
     """Draw accuracy and reward in training, and held-out pass@1, or the mean reward where that weighs no answers."""
     by_reward = None if weighs_answers(run.config) else learned(run)
     found = by_reward or found
@@ -147,7 +148,7 @@ def _held_out(axes: Axes, points: dict[int, Mean], name: str, colour: str, size:
         axes.plot([*points], values, "o", color=colour, markersize=size, clip_on=False, label=name, zorder=3)
 
 
-def curves(run: Run) -> list[Plot]:
+def curves(run: Results) -> list[Plot]:
     """Draw each family of metrics, without metrics that are always zero or equal an earlier one."""
     drawn = []
     for name, words in WORDS["curves"].items():
@@ -170,7 +171,7 @@ def curves(run: Run) -> list[Plot]:
     return drawn
 
 
-def _mark_collapses(axes: Axes, run: Run) -> None:
+def _mark_collapses(axes: Axes, run: Results) -> None:
     for number, event in enumerate(events(run, EventKind.COLLAPSE, EventKind.ROLLED_BACK)):
         name = "_" if number else "collapse warning"  # matplotlib's legend skips names that start with it
         axes.axvline(event.update, color="C3", linewidth=0.8, linestyle=":", label=name)

@@ -13,10 +13,10 @@ from microbudget_rl.actors.evaluation.statistics import (
     paired_difference,
     reward_difference,
 )
+from microbudget_rl.actors.results import Results
 from microbudget_rl.actors.storage.documents import EventKind, PolicyScores, SampleRow
 from microbudget_rl.conf.schema.reward import weighs_answers
 from microbudget_rl.launch.reporting.health import behind, events
-from microbudget_rl.launch.reporting.history import Run
 from microbudget_rl.launch.reporting.wording import SPACE, WORDS, decimal, many, percent, precise, shorten, span
 
 REASON_CHARACTERS = 160
@@ -74,7 +74,9 @@ def mean_of(evaluation: PolicyScores) -> Mean:
     return Mean(evaluation.pass_at_1, (low, high) if evaluation.problems >= FEWEST else None)
 
 
-def effect(run: Run, first: str = "base", last: str = "final", benchmark: str = "", family: int = 1) -> Effect | None:
+def effect(
+    run: Results, first: str = "base", last: str = "final", benchmark: str = "", family: int = 1
+) -> Effect | None:
     """Return how pass@1 has changed from one policy to another, on the held-out problems or a benchmark; None unless
     both evaluations were made. From `base` to `warm` it is what a start adapter or a warm start has made.
     """
@@ -91,12 +93,12 @@ def effect(run: Run, first: str = "base", last: str = "final", benchmark: str = 
     return Effect(*levels, len(common), difference)
 
 
-def reinforcement(run: Run) -> Effect | None:
+def reinforcement(run: Results) -> Effect | None:
     """Return the part of the effect since version 0; None if that is not the base model and was not evaluated."""
     return effect(run, "warm") if run.eval.warm or run.start else effect(run)
 
 
-def changes(run: Run) -> dict[str, Effect]:
+def changes(run: Results) -> dict[str, Effect]:
     """Return how pass@1 on each of `eval.benchmarks` with both evaluations has changed. The intervals hold together."""
     of = [name for name, each in run.eval.benchmarks.items() if each.base and each.final]
     found = {name: effect(run, benchmark=name, family=len(of)) for name in of}
@@ -113,20 +115,20 @@ def reward_effect(before: Sequence[SampleRow], after: Sequence[SampleRow]) -> Ef
     return Effect(Mean(start), Mean(start + difference.value), len(common), difference, reward=True)
 
 
-def learned(run: Run) -> Effect | None:
+def learned(run: Results) -> Effect | None:
     """Return what reinforcement learning changed: pass@1, or the reward where that weighs no answer."""
     if weighs_answers(run.config):
         return reinforcement(run)
     return reward_effect(run.samples["warm" if run.eval.warm or run.start else "base"], run.samples["final"])
 
 
-def finding(run: Run) -> str:
+def finding(run: Results) -> str:
     """Return what reinforcement learning did: rose, fell, unclear, or none if it is unknown."""
     found = learned(run)
     return found.finding if found else "none"
 
 
-def conclude(run: Run, found: Effect | None) -> str:
+def conclude(run: Results, found: Effect | None) -> str:
     """Return the conclusion, and what qualifies it; the change of the reward if that does not weigh answers."""
     if found and not run.summary.updates and not run.rows:
         return f"No conclusion: no update was made; {_ended(run)}.{_parts(run, found)}"
@@ -152,7 +154,7 @@ def conclude(run: Run, found: Effect | None) -> str:
     return f"No conclusion: {missing}; {_ended(run)}.{late}"
 
 
-def _unknown(run: Run, whole: Effect) -> str:
+def _unknown(run: Results, whole: Effect) -> str:
     """Say what is known where the effect of reinforcement learning is not."""
     if run.start and not run.eval.warm:
         return (
@@ -162,7 +164,7 @@ def _unknown(run: Run, whole: Effect) -> str:
     return "No conclusion: the held-out rewards are not known, or lack what only training has; see the learning curve."
 
 
-def _parts(run: Run, whole: Effect) -> str:
+def _parts(run: Results, whole: Effect) -> str:
     """Say what came before, and all together, so that nobody takes it for reinforcement."""
     if not (before := effect(run, last="warm")):
         return ""
@@ -174,7 +176,7 @@ def _parts(run: Run, whole: Effect) -> str:
     )
 
 
-def _choice(run: Run) -> str:
+def _choice(run: Results) -> str:
     """Say which version is the result, unless it is the last."""
     result = run.summary.result
     if result is None or result.update == run.summary.updates:
@@ -184,7 +186,7 @@ def _choice(run: Run) -> str:
     return f" The result is update {result.update} of {run.summary.updates}{on}."
 
 
-def _ended(run: Run) -> str:
+def _ended(run: Results) -> str:
     reason = shorten(run.summary.reason, REASON_CHARACTERS)
     ended = WORDS["endings"].get(run.summary.status, run.summary.status)
     return f"the run {ended}" + (f" ({reason})" if reason else "")
@@ -209,7 +211,7 @@ def _sentence(found: Effect) -> str:
     return f"No learning can be shown: {went}, {why}."
 
 
-def basis(run: Run, found: Effect | None) -> str:
+def basis(run: Results, found: Effect | None) -> str:
     """Return the evidence for the conclusion, shown below it."""
     start = run.eval.warm or run.eval.base
     of = learned(run) if found else None

@@ -7,6 +7,7 @@ from statistics import fmean
 from urllib.parse import quote
 
 from microbudget_rl.actors.evaluation.statistics import means as means_of
+from microbudget_rl.actors.results import Results
 from microbudget_rl.conf.schema.reward import weighs_answers
 from microbudget_rl.launch.reporting.comparison import (
     Contrast,
@@ -20,7 +21,7 @@ from microbudget_rl.launch.reporting.comparison import (
     seeds_to_decide,
 )
 from microbudget_rl.launch.reporting.health import flags
-from microbudget_rl.launch.reporting.history import LEARNING_RATE, RANK, Run, Sweep
+from microbudget_rl.launch.reporting.history import LEARNING_RATE, RANK, Sweep
 from microbudget_rl.launch.reporting.run_conclusion import effect, mean_of
 from microbudget_rl.launch.reporting.tables import Cells, Table, settings
 from microbudget_rl.launch.reporting.wording import (
@@ -182,7 +183,7 @@ def runs(sweep: Sweep) -> Table:
     return Table("All runs", (*head, *more), rows, links=links)
 
 
-def _levels(run: Run) -> Cells:
+def _levels(run: Results) -> Cells:
     """Return final pass@1 and its rise, each with its interval."""
     if found := effect(run):
         return (*level(found.after), points(found.difference.value), span(found.difference.interval))

@@ -10,9 +10,9 @@ from statistics import fmean
 from microbudget_rl.actors.evaluation.statistics import Mean
 from microbudget_rl.actors.formats import duration
 from microbudget_rl.actors.messages import Status
+from microbudget_rl.actors.results import Results
 from microbudget_rl.actors.storage.documents import EvaluationDocument, Plasticity, PolicyScores, SampleRow
 from microbudget_rl.conf.schema.reward import formula, weighs_answers
-from microbudget_rl.launch.reporting.history import Run
 from microbudget_rl.launch.reporting.run_conclusion import (
     Effect,
     changes,
@@ -84,7 +84,7 @@ class BeforeAfter:
         return OUTCOMES[(("wrong", "better"), ("worse", "right"))[before][after]]
 
 
-def held_out(run: Run, found: Effect) -> Table:
+def held_out(run: Results, found: Effect) -> Table:
     """Return the table that compares base model and result, and another start or last policy if there is one."""
     base, final, last, warm = run.eval.base, run.eval.final, run.eval.last, run.eval.warm
     samples, result = run.samples, run.summary.result
@@ -144,7 +144,7 @@ COUNTED: dict[str, Callable[[SampleRow], bool]] = {
 """Kinds of samples that are counted."""
 
 
-def benchmarks(run: Run) -> Table:
+def benchmarks(run: Results) -> Table:
     """Return the table of `eval.benchmarks`, which the run measures itself."""
     rows: list[Cells] = []
     for name, of in changes(run).items():
@@ -213,7 +213,7 @@ def evaluation_notes(document: EvaluationDocument) -> list[str]:
     return said if document.benchmarks else [*said, "No round of samples is complete yet"]
 
 
-def plasticity(run: Run) -> Table:
+def plasticity(run: Results) -> Table:
     found = run.summary.plasticity or Plasticity()
     rows: list[Cells] = []
     if entropy := found.probe_entropy:
@@ -232,7 +232,7 @@ def plasticity(run: Run) -> Table:
     return Table("How far the model has moved", ("on the reference set", "value"), rows, note)
 
 
-def seconds(run: Run) -> Table:
+def seconds(run: Results) -> Table:
     """Return the table of the ledger's seconds by actor."""
     by_actor = {actor: times for actor, times in run.summary.ledger.seconds.items() if any(times.values())}
     rows = [
@@ -243,7 +243,7 @@ def seconds(run: Run) -> Table:
     return Table("Seconds by actor", ("actor", "activity", "time", "fraction"), rows)
 
 
-def tokens(run: Run) -> Table:
+def tokens(run: Results) -> Table:
     """Return the table of generated tokens by class."""
     words = WORDS["token_classes"]
     classes = {words.get(name, name): n for name, n in run.counts("tokens/").items() if n > 0}
@@ -256,7 +256,7 @@ def _parts(amounts: Mapping[str, float], written: Callable[[float], str]) -> lis
     return [(name.replace("_", " "), written(n), percent(n / sum(amounts.values()))) for name, n in order]
 
 
-def settings(run: Run) -> dict[str, str]:
+def settings(run: Results) -> dict[str, str]:
     """Return the most important settings, by their names in plain words."""
     known = {name: run.config.get(key) for name, key in WORDS["settings"].items()}
     known["data"] = known["data"] or " + ".join(each["source"] for each in run.config.get("data.mixture") or [])
@@ -264,14 +264,14 @@ def settings(run: Run) -> dict[str, str]:
     return {name: compact(value) for name, value in known.items() if value not in (None, "")}
 
 
-def provenance(run: Run) -> dict[str, str]:
+def provenance(run: Results) -> dict[str, str]:
     """Return machine, time, commit and command of the run."""
     found = {"machine": run.summary.hardware or run.origin.machine}
     found |= {name: getattr(run.origin, name) for name in ("started", "commit", "command")}
     return {name: value for name, value in found.items() if value}
 
 
-def pairs(run: Run) -> list[BeforeAfter]:
+def pairs(run: Results) -> list[BeforeAfter]:
     """Return samples of a few problems before and after training, one outcome after the other, changed ones first."""
     by_outcome = pairs_by_outcome(run.samples["base"], run.samples["final"])
     return one_each(filter(None, itertools.chain(*itertools.zip_longest(*by_outcome.values()))))[:SHOWN_PAIRS]

@@ -9,13 +9,14 @@ from microbudget_rl.actors.attempt import response_limit
 from microbudget_rl.actors.models.adapters import adopt_adapter
 from microbudget_rl.actors.models.files import HUB_NAMES, locate, name_on_hub, shape_from_config
 from microbudget_rl.actors.models.sizes import cache_bytes, longest_sample
+from microbudget_rl.actors.results import find_run
 from microbudget_rl.actors.runtime.host_resources import amount, free_memory
 from microbudget_rl.actors.runtime.placement import SPINS, Share
 from microbudget_rl.actors.storage.checkpoints import target
 from microbudget_rl.actors.storage.files import damage
 from microbudget_rl.actors.storage.run_record import RunRecord
 from microbudget_rl.conf.errors import BadInput
-from microbudget_rl.conf.load import load, recorded
+from microbudget_rl.conf.load import load
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.conf.settings import changed
 from microbudget_rl.launch.hardware.machine import GIB, check_build, detect
@@ -69,13 +70,6 @@ def find_trained(folder: Path, checkpoint: str) -> Trained:
     model_path = locate(config.model)
     config, _ = adopt_adapter(config, str(found / "adapter"), model_path)
     return Trained(run, config, model_path, found)
-
-
-def find_run(folder: Path) -> RunRecord:
-    """Return the run in a folder. Raises BadInput if there is none."""
-    if recorded(folder) is None:
-        raise BadInput(f"{folder} is not the folder of a run: name one with a config.yaml, such as runs/quickstart")
-    return RunRecord(folder)
 
 
 def talking(trained: Trained) -> tuple[Config, Share]:

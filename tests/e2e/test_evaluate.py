@@ -47,7 +47,7 @@ def command(model: Path, folder: Path, std: float) -> list[str]:
 def test_evaluation_killed_in_the_middle_is_finished_by_the_same_command(boxing_model: Path, tmp_path: Path) -> None:
     asked = command(boxing_model, tmp_path, std=0.3)
     folder = tmp_path / "quickstart" / "evaluation"
-    files = [folder / "samples" / f"sums-{policy}.jsonl" for policy in ("base", "adapter")]
+    files = [folder / "samples" / f"eval-{policy}-sums.jsonl" for policy in ("base", "adapter")]
 
     def lines() -> list[str]:
         return [line for file in files if file.exists() for line in file.read_text().splitlines(keepends=True)]

@@ -39,7 +39,7 @@ def test_killed_sweep_goes_on_without_work_done_twice(start: Callable[..., subpr
     assert [(run["name"], run["status"]) for run in record["runs"]] == [("r4", "completed"), ("r8", "completed")]
     assert [entry["benchmarked"] for entry in record["runs"]] == ["completed", "completed"]
     assert [entry["status"] for entry in record["bases"]] == ["completed"]
-    samples = [folder / name / "evaluation" / "samples" / "benchmark-base.jsonl" for name in ("base", "r4", "r8")]
+    samples = [folder / name / "evaluation" / "samples" / "eval-base-benchmark.jsonl" for name in ("base", "r4", "r8")]
     assert (
         len({tuple(sorted(file.read_text().splitlines())) for file in samples}) == 1
     )  # sampled once, taken over twice

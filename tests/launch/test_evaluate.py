@@ -121,7 +121,7 @@ def test_results_are_written_as_documented(
     assert sorted(path.name for path in folder.iterdir()) == [MARK, "evaluation.json", "evaluation.md", "samples"]
     names = {f"{name}-{policy}.jsonl" for name in ("few", "sums") for policy in ("base", "adapter")}
     assert {path.name for path in (folder / "samples").iterdir()} == names
-    sample, *_ = read_rows(folder / "samples" / "few-base.jsonl", EvaluatedSample)
+    sample, *_ = read_rows(folder / "samples" / "eval-base-few.jsonl", EvaluatedSample)
     assert {"version", "reward", "extracted"} <= sample.content.keys()
     document = json.loads((folder / "evaluation.json").read_text())
     assert document["protocol"]["max_response_tokens"] == 24
@@ -155,7 +155,7 @@ def test_samples_of_the_base_model_are_taken_over_from_another_evaluation(
     assert [policy.rounds for policy in prepared(taken).policies] == [2, 1, 2, 1]
     scores = [policy.scores(policy.of_rounds(2)).pass_at_1 for policy in evaluation.policies[::2]]
     assert scores == [(6 + 3) / 12, 1.0]
-    assert len(read_rows(evaluation.folder.path / "samples" / "sums-base.jsonl", EvaluatedSample)) == 12
+    assert len(read_rows(evaluation.folder.path / "samples" / "eval-base-sums.jsonl", EvaluatedSample)) == 12
 
 
 def test_finished_evaluation_needs_no_engine_and_is_in_the_report_of_its_run(

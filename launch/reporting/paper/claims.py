@@ -9,7 +9,7 @@ from microbudget_rl.actors.evaluation.statistics import Difference
 from microbudget_rl.launch.reporting.comparison import seeds_to_decide, welch_difference
 from microbudget_rl.launch.reporting.health import Flag
 from microbudget_rl.launch.reporting.paper import PAPER, short_name
-from microbudget_rl.launch.reporting.paper.results import Found, Models, compared, gain, of_rank
+from microbudget_rl.launch.reporting.paper.results import Gain, Models, compared, gain, of_rank
 from microbudget_rl.launch.reporting.wording import MISSING, SPACE, decimal, many, points, span
 
 SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED = "supported", "contradicted", "undecided", "not tested"
@@ -19,7 +19,7 @@ VERDICTS = SUPPORTED, CONTRADICTED, UNDECIDED, ONE_SEED, NOT_TESTED
 Claim = dict[str, Any]
 """A claim in paper.yaml."""
 
-Finding = tuple[str, str]
+Judgement = tuple[str, str]
 """A verdict, and the evidence for it in words."""
 
 
@@ -37,7 +37,7 @@ def verdict_on_size(difference: Difference, size: float) -> str:
     return of_size if of_size == CONTRADICTED or verdict(difference, low=0.0) != SUPPORTED else SUPPORTED
 
 
-def highest_minus_lowest(models: Models, claim: Claim, family: int) -> Finding | None:
+def highest_minus_lowest(models: Models, claim: Claim, family: int) -> Judgement | None:
     """Compare pass@1 at the highest rank with that at the lowest. The base models cancel out."""
     known = sorted({each.rank for model in models for each in model.trained if each.scores})
     if len(known) < 2:
@@ -46,12 +46,12 @@ def highest_minus_lowest(models: Models, claim: Claim, family: int) -> Finding |
     return _judged(f"pass@1 at rank {known[-1]} minus rank {known[0]}", found, claim, family, sides=2)
 
 
-def trained_minus_base(models: Models, claim: Claim, family: int) -> Finding | None:
+def trained_minus_base(models: Models, claim: Claim, family: int) -> Judgement | None:
     """Compare pass@1 of the trained policies in the tables with that of their base models."""
     return _judged("pass@1 trained minus base", gain(models, family, claim.get("benchmarks", ())), claim, family, 1)
 
 
-def entropy(models: Models, claim: Claim, family: int) -> Finding | None:
+def entropy(models: Models, claim: Claim, family: int) -> Judgement | None:
     """Compare the change of entropy at the highest rank, without its sign, with `to` times that at the lowest.
 
     The claim is contradicted if one model contradicts it, and supported if all support it.
@@ -79,7 +79,7 @@ def entropy(models: Models, claim: Claim, family: int) -> Finding | None:
 TESTS = {test.__name__: test for test in (highest_minus_lowest, trained_minus_base, entropy)}
 
 
-def _judged(what: str, found: Found | None, claim: Claim, family: int, sides: int) -> Finding | None:
+def _judged(what: str, found: Gain | None, claim: Claim, family: int, sides: int) -> Judgement | None:
     """sides: as in `seeds_to_decide`."""
     if found is None:
         return None
@@ -95,10 +95,10 @@ def _judged(what: str, found: Found | None, claim: Claim, family: int, sides: in
     return judged, f"{what} {points(difference.value)} points ({interval}; {basis})"
 
 
-def findings(results: Models) -> list[tuple[Claim, Finding]]:
+def findings(results: Models) -> list[tuple[Claim, Judgement]]:
     """Test the claims if there is a model of theirs. Intervals hold for all tested together (Bonferroni)."""
 
-    def test(claim: Claim, family: int) -> Finding | None:
+    def test(claim: Claim, family: int) -> Judgement | None:
         models = [each for each in results if claim.get("models") in (None, each.kind, short_name(each.name))]
         return TESTS[claim["test"]](models, claim, family)
 

@@ -13,9 +13,7 @@ from typing import Any
 from microbudget_rl.actors.evaluation.folder import OF_ADAPTER
 from microbudget_rl.actors.evaluation.statistics import Difference, Mean, means, over_problems, pass_at
 from microbudget_rl.actors.messages import Status
-from microbudget_rl.actors.storage.documents import EvaluatedSample, by_k
-from microbudget_rl.actors.storage.files import read_rows
-from microbudget_rl.actors.storage.run_record import RunRecord
+from microbudget_rl.actors.results import Results
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema.reward import formula, weighs_answers
 from microbudget_rl.launch.reporting.comparison import (
@@ -27,7 +25,7 @@ from microbudget_rl.launch.reporting.comparison import (
     mean_by_problem,
 )
 from microbudget_rl.launch.reporting.health import LATE
-from microbudget_rl.launch.reporting.history import MODEL, RANK, Run, Sweep
+from microbudget_rl.launch.reporting.history import MODEL, RANK, Sweep
 from microbudget_rl.launch.reporting.paper import model, short_name
 from microbudget_rl.launch.reporting.wording import compact, many
 
@@ -37,7 +35,7 @@ Scores = Mapping[str, Mapping[int, Mapping[str, float]]]
 Policies = Sequence[Mapping[tuple[str, str, str], float]]
 """Pass@1 by model, benchmark and problem; one mapping per seed."""
 
-Found = tuple[Difference, str, int]
+Gain = tuple[Difference, str, int]
 """A difference of pass@1, its basis in words, and the number of problems that its interval is over: 0 if over seeds."""
 
 EVERYWHERE = ("temperature", "top_p", "max_response_tokens", "seed")
@@ -126,7 +124,7 @@ def check(sweep: Sweep) -> None:
     """Raise BadInput if evaluations differ in what they depend on, or a model's runs in the problems that chose."""
     known: dict[tuple[str, ...], tuple[Any, str]] = {("n",): (sweep.n, "sweep.json")}
 
-    def same(value: Any, run: Run, *thing: str) -> None:
+    def same(value: Any, run: Results, *thing: str) -> None:
         other, first = known.setdefault(thing, (value, run.name))
         if other != value:
             raise BadInput(
@@ -136,7 +134,7 @@ def check(sweep: Sweep) -> None:
 
     for run in (*sweep.bases, *sweep.runs):
         model = str(run.settings.get(MODEL))
-        if run.begun and (chose := RunRecord(run.folder).selection()):
+        if run.begun and (chose := run.record.selection()):
             digest = blake2b(repr(sorted(chose)).encode(), digest_size=4).hexdigest()
             same(f"{len(chose)} problems ({digest})", run, "validation", model)
         given = run.evaluation.benchmarks if run.evaluation else ()
@@ -156,19 +154,18 @@ def check(sweep: Sweep) -> None:
                 same(every[key], run, key, model)
 
 
-def read_scores(run: Run, policy: str, sweep: Sweep) -> Scores:
+def read_scores(run: Results, policy: str, sweep: Sweep) -> Scores:
     """Return pass@k of a policy, `base` or `adapter`, on the benchmarks of which all its samples are there."""
     scores = {}
     for benchmark in run.evaluation.benchmarks if run.evaluation else ():
         if benchmark.name in sweep.benchmarks:
-            file = run.folder / "evaluation" / "samples" / f"{benchmark.name}-{policy}.jsonl"
-            rows = {(row.problem, row.sample): row.status for row in read_rows(file, EvaluatedSample)}
-            rows = {key: status for key, status in rows.items() if key[1] < benchmark.n}
+            known = run.evaluated(policy, benchmark.name)
+            rows = {(row.problem, row.sample): row.status for row in known if row.sample < benchmark.n}
             if len(rows) == benchmark.n * benchmark.problems:
                 counts = dict.fromkeys((problem for problem, _ in rows), 0)
                 for (problem, _), status in rows.items():
                     counts[problem] += status == Status.CORRECT
-                values = by_k(pass_at([*counts.values()], benchmark.n, sweep.pass_at))
+                values = pass_at([*counts.values()], benchmark.n, sweep.pass_at)
                 scores[benchmark.name] = {k: dict(zip(counts, shares, strict=True)) for k, shares in values.items()}
     return scores
 
@@ -193,7 +190,7 @@ def level(scores: Iterable[Scores], benchmark: str, k: int) -> Mean | None:
     return max(found, key=lambda mean: mean.interval[1] - mean.interval[0] if mean.interval else 0.0)
 
 
-def entropy_change(run: Run) -> float | None:
+def entropy_change(run: Results) -> float | None:
     """Return the relative change of a run's mean token entropy on the policy's own responses, from the first tenth of
     its updates to the last; None with fewer than two updates.
     """
@@ -203,7 +200,7 @@ def entropy_change(run: Run) -> float | None:
     return fmean(values[-window:]) / first - 1 if first else None
 
 
-def gain(models: Models, family: int = 1, only: Sequence[str] = (), pick: Pick = attrgetter("shown")) -> Found | None:
+def gain(models: Models, family: int = 1, only: Sequence[str] = (), pick: Pick = attrgetter("shown")) -> Gain | None:
     """Return what training gave in pass@1. family: as in `paired_difference`. only: these benchmarks, or all."""
     base = {
         (model.name, benchmark, problem): share
@@ -230,7 +227,7 @@ def of_rank(models: Models, rank: int) -> Policies:
     return policies(models, lambda model: [each for each in model.trained if each.rank == rank])
 
 
-def compared(low: Policies, high: Policies, family: int, samples: int = 0) -> Found | None:
+def compared(low: Policies, high: Policies, family: int, samples: int = 0) -> Gain | None:
     """Return mean pass@1 of `high` minus that of `low` over the problems that they share; None without such problems.
 
     samples: of each problem by a base model, if `low` is one: its value varies from one evaluation to another as far as

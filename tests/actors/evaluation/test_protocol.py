@@ -25,7 +25,7 @@ def begun(path: Path, protocol: Protocol) -> EvaluationFolder:
     """Return a folder with the files of an evaluation with this protocol."""
     folder = EvaluationFolder(path)
     (path / "samples").mkdir(exist_ok=True)
-    (path / "samples" / "sums-base.jsonl").touch()
+    (path / "samples" / "eval-base-sums.jsonl").touch()
     folder.write(EvaluationDocument(protocol=protocol), "")
     return folder
 

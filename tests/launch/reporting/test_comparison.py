@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from microbudget_rl.actors.evaluation.statistics import share_interval, student_quantile
+from microbudget_rl.actors.results import Results
 from microbudget_rl.conf.installation import ROOT
 from microbudget_rl.launch.reporting.comparison import (
     SPREAD,
@@ -19,7 +20,7 @@ from microbudget_rl.launch.reporting.comparison import (
     seeds_to_decide,
     welch_difference,
 )
-from microbudget_rl.launch.reporting.history import RANK, Run
+from microbudget_rl.launch.reporting.history import RANK
 from microbudget_rl.launch.reporting.sweep_results import caveats
 from tests.run_folders import ranked, swept
 
@@ -54,7 +55,7 @@ def test_equal_seeds_are_compared_over_problems(tmp_path: Path) -> None:
 def test_values_with_other_held_out_problems_are_not_compared(tmp_path: Path) -> None:
     sweep = swept(tmp_path, **ranked(3, r8=5, r16=12, r64=20))
 
-    def renamed(run: Run) -> Run:
+    def renamed(run: Results) -> Results:
         other = [row.model_copy(update={"problem": f"other {row.problem}"}) for row in run.samples["final"]]
         return replace(run, samples={"final": other}) if run.config[RANK] == 64 else run
 

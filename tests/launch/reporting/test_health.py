@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
+from microbudget_rl.actors.results import read_run
 from microbudget_rl.actors.storage.documents import Event, EventKind
 from microbudget_rl.actors.storage.files import append_row
 from microbudget_rl.launch.reporting import conclusion
 from microbudget_rl.launch.reporting.health import Flag, flags
-from microbudget_rl.launch.reporting.history import read_run
 from microbudget_rl.rewards.problems.loading import OVERLAP_FILTERED, OVERLAP_KEPT, write_listing
 from microbudget_rl.rewards.problems.rows import RawProblem, filtered_row
 from tests.run_folders import metrics, write_rows, write_run

@@ -4,9 +4,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from microbudget_rl.actors.results import read_run
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.launch.reporting.comparison import by_settings
-from microbudget_rl.launch.reporting.history import read_run, read_sweep, read_together
+from microbudget_rl.launch.reporting.history import read_sweep, read_together
 from tests.run_folders import edited, write_run, write_sweep
 
 

@@ -1,7 +1,7 @@
 import re
 from pathlib import Path
 
-from microbudget_rl.launch.reporting.history import read_run
+from microbudget_rl.actors.results import read_run
 from microbudget_rl.launch.reporting.plots import Plot, curves, finals, overlaid
 from tests.run_folders import swept, write_run
 

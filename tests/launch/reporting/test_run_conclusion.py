@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from microbudget_rl.actors.evaluation.statistics import paired_difference
+from microbudget_rl.actors.results import Results, read_run
 from microbudget_rl.actors.storage.documents import Event, EventKind, MetricsRow, RunSummary
 from microbudget_rl.actors.storage.run_record import named
-from microbudget_rl.launch.reporting.history import Run, read_run
 from microbudget_rl.launch.reporting.plots import learning_curve
 from microbudget_rl.launch.reporting.run_conclusion import (
     Effect,
@@ -23,7 +23,7 @@ from microbudget_rl.launch.reporting.wording import SPACE, compact, decimal, per
 from tests.run_folders import PROBLEMS, edited, evaluation, sample, write_rows, write_run, write_samples
 
 
-def compared(run: Run) -> Effect:
+def compared(run: Results) -> Effect:
     found = effect(run)
     assert found is not None
     return found

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from microbudget_rl.conf.parsing import FORMAT
 from microbudget_rl.launch.hardware.gpus import Gpu
 from microbudget_rl.launch.hardware.machine import Machine
 from microbudget_rl.launch.sweep_runs.jobs import Grid
@@ -76,7 +77,7 @@ def command(folder: Path, *arguments: str) -> list[str]:
 
 def write_programs(folder: Path) -> None:
     for name in ("run", "evaluate"):
-        (folder / f"{name}.py").write_text(PROGRAM)
+        (folder / f"{name}.py").write_text(f"FORMAT = {FORMAT}\n{PROGRAM}")
 
 
 def calls(folder: Path) -> list[str]:

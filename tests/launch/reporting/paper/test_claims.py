@@ -4,9 +4,10 @@ from pathlib import Path
 import pytest
 
 from microbudget_rl.actors.evaluation.statistics import Difference
+from microbudget_rl.actors.results import Results
 from microbudget_rl.actors.storage.documents import MetricsRow
 from microbudget_rl.launch.reporting import write
-from microbudget_rl.launch.reporting.history import LEARNING_RATE, RANK, SEED, Run, read_sweep
+from microbudget_rl.launch.reporting.history import LEARNING_RATE, RANK, SEED, read_sweep
 from microbudget_rl.launch.reporting.paper.claims import ONE_SEED, conclude, findings, flags, verdict, verdict_on_size
 from microbudget_rl.launch.reporting.paper.results import ModelResults, SettingResults, gain, read_results
 from tests.run_folders import write_benchmarked
@@ -86,9 +87,9 @@ def test_seeds_widen_what_problems_cannot_tell(tmp_path: Path) -> None:
 def test_settings_are_no_seeds(tmp_path: Path) -> None:
     """Two learning rates 40 points apart, with two seeds 2 points apart, are shown together."""
 
-    def run(seed: int, change: float) -> Run:
+    def run(seed: int, change: float) -> Results:
         rows = ({"update": at, "policy/entropy": 1 + change * (at - 1)} for at in (1, 2))
-        return Run("tiny", tmp_path, {RANK: 8, SEED: seed}, rows=tuple(map(MetricsRow.model_validate, rows)))
+        return Results("tiny", tmp_path, {RANK: 8, SEED: seed}, rows=tuple(map(MetricsRow.model_validate, rows)))
 
     settings = {1e-5: ((0.50, 0.52), (-0.1, -0.2)), 1e-4: ((0.90, 0.92), (-0.3, -0.4))}
     trained = list[SettingResults]()

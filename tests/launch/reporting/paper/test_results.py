@@ -37,7 +37,7 @@ def test_without_validation_nothing_is_chosen_and_unfinished_evaluations_are_mis
     folder = tmp_path / "sweep"
     known: dict[str, Any] = {"validated": False, "unfinished": ["tiny-r8-seed0"], "benchmarks": FEW}
     write_benchmarked(folder, {MODEL: {1: 0.1, 8: 0.2, 64: 0.2}}, **known)
-    partial = folder / "tiny-r64-seed0" / "evaluation" / "samples" / "sums-adapter.jsonl"
+    partial = folder / "tiny-r64-seed0" / "evaluation" / "samples" / "eval-adapter-sums.jsonl"
     partial.write_text("".join(partial.read_text().splitlines(keepends=True)[:-1]))
     sweep = read_sweep(folder)
     results = read_results(sweep)
@@ -117,7 +117,7 @@ def test_base_models_count_only_the_problems_of_their_policies(tmp_path: Path) -
     file = folder / "tiny-r1-seed0" / "evaluation" / "evaluation.json"
     with edited(file) as document:
         document["benchmarks"][0]["problems"] = 8
-    rows = file.parent / "samples" / "sums-adapter.jsonl"
+    rows = file.parent / "samples" / "eval-adapter-sums.jsonl"
     rows.write_text("".join(rows.read_text().splitlines(keepends=True)[2 * N :]))
     (table,) = passed(sweep := read_sweep(folder), read_results(sweep))
     assert "8 problems" in table.caption
