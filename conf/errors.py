@@ -51,17 +51,13 @@ class TryLater(Exception):
 
 
 def _short(text: str) -> str:
-    text, half = _on_one_line(text), MOST_CHARACTERS // 2
+    text, half = printable(" ".join(without_credentials(text).split())), MOST_CHARACTERS // 2
     return text if len(text) <= MOST_CHARACTERS else f"{text[:half]} … {text[-half:]}"
 
 
 def in_brief(error: BaseException) -> str:
     """Return the kind and text of an error on one line of at most 300 characters."""
-    return _on_one_line(f"{type(error).__name__}: {error}")[:300]
-
-
-def _on_one_line(text: str) -> str:
-    return printable(" ".join(without_credentials(text).split()))
+    return printable(" ".join(without_credentials(f"{type(error).__name__}: {error}").split()))[:300]
 
 
 def without_credentials(text: str) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+from omegaconf import OmegaConf
 
 from microbudget_rl.conf.arguments import pairs
 from microbudget_rl.conf.catalogue import known_as, table
@@ -325,14 +326,26 @@ def take(tree: Tree, key: str) -> None:
         tree.pop(first, None)
 
 
-def _merged(under: Tree, over: Tree, in_section: bool = False) -> Tree:
-    """Return the nested mappings of two layers in new ones, with the values of the upper layer where both have one. A
-    list is one value. in_section: whether they are within a section, where an empty mapping replaces another one.
-    """
-    merged = dict(under)
-    for key, value in over.items():
-        if isinstance(value, dict) and (value or not in_section):
-            known = merged.get(key)
-            value = _merged(known if isinstance(known, dict) else {}, value, in_section=True)
-        merged[key] = value
-    return merged
+class Leaf:
+    """A value that OmegaConf does not touch: of plain ones it refuses a text with `${` alone and skips `???`."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def _merged(*layers: Tree) -> Tree:
+    """Return nested mappings merged by OmegaConf, later ones over earlier ones; a list is one value."""
+    trees = (OmegaConf.create(_wrapped(layer), flags={"allow_objects": True}) for layer in layers)
+    return _unwrapped(OmegaConf.to_container(OmegaConf.merge({}, *trees)))
+
+
+def _wrapped(tree: Tree, section: bool = False) -> Tree:
+    """section: whether the tree is a section, in which an empty mapping replaces another one."""
+    return {
+        key: _wrapped(value, section=True) if isinstance(value, dict) and (value or not section) else Leaf(value)
+        for key, value in tree.items()
+    }
+
+
+def _unwrapped(tree: Any) -> Tree:
+    return {key: _unwrapped(value) if isinstance(value, dict) else value.value for key, value in tree.items()}
