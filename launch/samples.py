@@ -27,7 +27,6 @@ from microbudget_rl.conf.arguments import run_and_options, whole
 from microbudget_rl.conf.command import LAYOUT, PlainConsole, command
 from microbudget_rl.conf.errors import BadInput, printable
 from microbudget_rl.launch.reporting.tables import OUTCOMES, BeforeAfter, one_each, pairs_by_outcome
-from microbudget_rl.launch.trained.policy import find_run
 
 OPTIONS = {"show": ("changed", *OUTCOMES, "all"), "verdict": tuple(Status), "limit": (), "checkpoint": ()}
 
