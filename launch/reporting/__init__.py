@@ -9,7 +9,7 @@ from microbudget_rl.conf.command import as_typed, near
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.launch.reporting import run_conclusion, sweep_results
 from microbudget_rl.launch.reporting.history import is_sweep, read_sweep, read_together
-from microbudget_rl.launch.reporting.paper import claims
+from microbudget_rl.launch.reporting.paper.conclusion import conclude
 from microbudget_rl.launch.reporting.paper.results import read_results
 from microbudget_rl.launch.reporting.wording import SPACE
 
@@ -52,7 +52,7 @@ def conclusion(folder: Path) -> str:
         if is_sweep(folder):
             sweep = read_sweep(folder)
             results = read_results(sweep)
-            said = claims.conclude(results) if results else sweep_results.conclude(sweep)
+            said = conclude(results) if results else sweep_results.conclude(sweep)
             return said.replace(SPACE, " ")
         run = read_run(folder)
         return run_conclusion.conclude(run, run_conclusion.effect(run)).replace(SPACE, " ")

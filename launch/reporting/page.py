@@ -14,7 +14,7 @@ from microbudget_rl.conf.load import RECORD
 from microbudget_rl.launch.reporting import plots, run_conclusion, sweep_results, tables
 from microbudget_rl.launch.reporting.health import Flag, flags
 from microbudget_rl.launch.reporting.history import Sweep
-from microbudget_rl.launch.reporting.paper import claims, traps
+from microbudget_rl.launch.reporting.paper import conclusion, traps
 from microbudget_rl.launch.reporting.paper import tables as paper_tables
 from microbudget_rl.launch.reporting.paper.results import ModelResults, read_results
 from microbudget_rl.launch.reporting.plots import Plot
@@ -90,7 +90,7 @@ def sweep_report(sweep: Sweep) -> Report:
     return _render(
         title=sweep.name,
         remark=sweep.remark,
-        conclusion=claims.conclude(results) if results else own,
+        conclusion=conclusion.conclude(results) if results else own,
         finding="none",
         notes=[f"On the held-out problems: {own}", *caveats] if results else caveats,
         lead=paper_tables.gains(results) if results else plots.finals(sweep),
@@ -110,7 +110,6 @@ def _of_paper(sweep: Sweep, results: Sequence[ModelResults]) -> list[Section]:
     notes = [paper_tables.chosen(results), *traps([each.name for each in results])]
     passed = paper_tables.passed(sweep, results)
     return [
-        Section("claims", "The paper's claims", flags=claims.flags(results)),
         Section("passed", "Benchmarks before and after training (Table 1)", tables=passed, notes=notes),
         Section("entropy", "Entropy (Table 2)", tables=[paper_tables.entropies(results)]),
     ]

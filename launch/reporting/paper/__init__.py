@@ -1,4 +1,4 @@
-"""The paper's figures and claims, from paper.yaml, next to what a sweep scored on its benchmarks."""
+"""The paper's figures, from paper.yaml, next to what a sweep scored on its benchmarks."""
 
 from functools import cache
 from pathlib import Path

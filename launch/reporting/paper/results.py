@@ -1,12 +1,12 @@
 """What base models and trained policies scored on the benchmarks of a sweep, and what training gave."""
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
+from itertools import chain
 from math import inf
-from operator import attrgetter
 from statistics import fmean
 from typing import Any
 
@@ -31,9 +31,6 @@ from microbudget_rl.launch.reporting.wording import compact, many
 
 Scores = Mapping[str, Mapping[int, Mapping[str, float]]]
 """Pass@k of one policy by benchmark, k and problem, where every problem has all its samples."""
-
-Policies = Sequence[Mapping[tuple[str, str, str], float]]
-"""Pass@1 by model, benchmark and problem; one mapping per seed."""
 
 Gain = tuple[Difference, str, int]
 """A difference of pass@1, its basis in words, and the number of problems that its interval is over: 0 if over seeds."""
@@ -94,8 +91,6 @@ class ModelResults:
 
 
 Models = Sequence[ModelResults]
-
-Pick = Callable[[ModelResults], Collection[SettingResults]]
 
 
 def read_results(sweep: Sweep) -> list[ModelResults]:
@@ -200,49 +195,30 @@ def entropy_change(run: Results) -> float | None:
     return fmean(values[-window:]) / first - 1 if first else None
 
 
-def gain(models: Models, family: int = 1, only: Sequence[str] = (), pick: Pick = attrgetter("shown")) -> Gain | None:
-    """Return what training gave in pass@1. family: as in `paired_difference`. only: these benchmarks, or all."""
-    base = {
-        (model.name, benchmark, problem): share
-        for model in models
-        for benchmark, by_k in model.base.items()
-        for problem, share in by_k[1].items()
-    }
-    samples = max((k for model in models for by_k in model.base.values() for k in by_k), default=1)
-    return compared([base], policies(models, pick, only), family, samples)
+def gain(model: ModelResults, trained: Collection[SettingResults], family: int = 1) -> Gain | None:
+    """Return the mean pass@1 of trained policies minus the base model's over the problems that they share; None without
+    such problems.
 
-
-def policies(models: Models, pick: Pick, only: Sequence[str] = ()) -> Policies:
-    """Return pass@1 of trained policies for each seed, all models together; several of a model count as their mean."""
-    found: dict[int, list[tuple[tuple[str, str, str], float]]] = {}
-    for of in models:
-        for seed, scores in (each for trained in pick(of) for each in trained.scores.items()):
-            for benchmark in scores.keys() & (only or scores.keys()):
-                shares = scores[benchmark][1].items()
-                found.setdefault(seed, []).extend(((of.name, benchmark, key), share) for key, share in shares)
-    return [*map(means, found.values())]
-
-
-def of_rank(models: Models, rank: int) -> Policies:
-    return policies(models, lambda model: [each for each in model.trained if each.rank == rank])
-
-
-def compared(low: Policies, high: Policies, family: int, samples: int = 0) -> Gain | None:
-    """Return mean pass@1 of `high` minus that of `low` over the problems that they share; None without such problems.
-
-    samples: of each problem by a base model, if `low` is one: its value varies from one evaluation to another as far as
-    these leave its chances open (Jeffreys' estimate).
+    Policies of one seed count as their mean. family: as in `welch_difference`. The base model's value varies from one
+    evaluation to another as far as its samples leave its chances open (Jeffreys' estimate).
     """
-    common = sorted(set.intersection(*map(set, (*low, *high)))) if low and high else []
+    base = {(benchmark, key): share for benchmark, by_k in model.base.items() for key, share in by_k[1].items()}
+    samples = max((k for by_k in model.base.values() for k in by_k), default=1)
+    by_seed = defaultdict[int, list[tuple[tuple[str, str], float]]](list)
+    for seed, scores in chain.from_iterable(setting.scores.items() for setting in trained):
+        for benchmark, by_k in scores.items():
+            by_seed[seed] += (((benchmark, key), share) for key, share in by_k[1].items())
+    policies = [*map(means, by_seed.values())]
+    trained_mean = mean_by_problem(policies) if policies else {}
+    common = sorted(base.keys() & trained_mean.keys())
     if not common:
         return None
-    first, last = ([fmean(of[key] for key in common) for of in policies] for policies in (low, high))
-    chances = [(low[0][key] * samples + 0.5) / (samples + 1) for key in common] if samples else []
+    first, last = ([fmean(policy[key] for key in common) for policy in side] for side in ([base], policies))
+    chances = [(base[key] * samples + 0.5) / (samples + 1) for key in common]
     noise = sum(chance * (1 - chance) / samples for chance in chances) / len(common) ** 2
-    before, after = ({" ".join(key): of[key] for key in common} for of in map(mean_by_problem, (low, high)))
-    found, over = difference(first, last, before, after, family, noise)
-    basis = f"{many(len(common), 'problem')} of {' and '.join(dict.fromkeys(name for name, *_ in common))}"
-    if over:
-        return found, basis, len(common)
-    alike = samples or len(low) == len(high)
-    return found, f"{many(len(high), 'seed')}{'' if alike else f' against {len(low)}'}, {basis}", 0
+    before, after = ({" ".join(key): side[key] for key in common} for side in (base, trained_mean))
+    change, paired = difference(first, last, before, after, family, noise)
+    basis = f"{many(len(common), 'problem')} of {model.name}"
+    if paired:
+        return change, basis, len(common)
+    return change, f"{many(len(policies), 'seed')}, {basis}", 0

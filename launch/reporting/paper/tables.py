@@ -83,7 +83,7 @@ def gains(results: Models) -> Plot | None:
     axes = blank(LARGER, ROW * len(results) * len(colours) - 0.75)
     for place, of in enumerate(results):
         for number, each in enumerate(of.trained):
-            if found := gain([of], pick=lambda _, own=each: [own]):  # type: ignore[misc]
+            if found := gain(of, [each]):
                 y, share = place + 0.8 * ((number + 0.5) / len(of.trained) - 0.5), found[0]
                 ends = [100 * end for end in share.interval or (share.value, share.value)]
                 axes.plot(ends, [y, y], color=colours[each.label], linewidth=5, alpha=0.3, solid_capstyle="butt")
