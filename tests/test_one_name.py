@@ -17,7 +17,7 @@ FILES = [file.relative_to(ROOT) for folder in FOLDERS for file in (ROOT / folder
 MODULES = {".".join(["microbudget_rl", *file.with_suffix("").parts]).removesuffix(".__init__") for file in FILES}
 
 
-def test_mypy_and_import_contracts_see_all_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mypy_and_import_contracts_see_all_modules(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(ROOT)
     options = Options()
     parse_config_file(options, lambda: None, "pyproject.toml")
@@ -27,7 +27,7 @@ def test_mypy_and_import_contracts_see_all_modules(monkeypatch: pytest.MonkeyPat
     assert grimp.build_graph("microbudget_rl", cache_dir=None).modules >= MODULES
 
 
-def test_the_folders_cannot_be_imported_by_their_own_names() -> None:
+def test_the_folders_cannot_be_imported_by_their_own_names():
     lines = "".join(f"import {name}.messages\nfrom {name} import messages\n" for name in FOLDERS)
     check = [Path(sys.executable).with_name("ruff"), "check", "--output-format=concise", "--stdin-filename=one.py", "-"]
     done = subprocess.run(check, cwd=ROOT, input=lines, capture_output=True, text=True)

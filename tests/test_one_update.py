@@ -19,7 +19,7 @@ FEW = """conf=quickstart data.size=300 model.dtype=float32 lora.rank=4 lora.drop
 pytestmark = pytest.mark.long
 
 
-def test_it_is_the_first_update_of_a_run(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_is_the_first_update_of_a_run(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """Each starts from the result of the one before, and the last is sure of what it samples."""
     page, start = runpy.run_path(str(ROOT / "docs" / "one_update.py")), ""
     one_update = page["one_update"]

@@ -23,13 +23,13 @@ PUBLIC = {"_asdict", "_exit", "_replace"}
 ROWS = [row for rows in TABLE.values() for row in rows]
 
 
-def test_every_name_in_the_list_is_in_its_files() -> None:
+def test_every_name_in_the_list_is_in_its_files():
     for row in ROWS:
         for file in row["files"]:
             assert re.search(rf"\b{row['name'].rpartition('.')[2]}\b", (ROOT / file).read_text()), (row["name"], file)
 
 
-def test_every_private_name_of_a_library_is_in_the_list() -> None:
+def test_every_private_name_of_a_library_is_in_the_list():
     for room in ("actors", "conf", "launch", "learner", "rewards"):
         for path in (ROOT / room).rglob("*.py"):
             file = str(path.relative_to(ROOT))
@@ -51,14 +51,14 @@ def foreign_private_names(source: str) -> set[str]:
 
 
 @pytest.mark.parametrize("library", [key for key, rows in TABLE.items() if not any(row.get("cuda") for row in rows)])
-def test_the_list_is_about_the_installed_versions(library: str) -> None:
+def test_the_list_is_about_the_installed_versions(library: str):
     name, stated = library.split()
     installed = software_versions(VLLM_BUILDS).values() if name == "vllm" else [version(name)]
     assert all(f"{each}.".replace("+", ".").startswith(f"{stated}.") for each in installed)
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if not row.get("cuda")], ids=lambda row: row["name"])
-def test_a_private_name_is_as_we_use_it(row: dict[str, Any]) -> None:
+def test_a_private_name_is_as_we_use_it(row: dict[str, Any]):
     check(row)
 
 

@@ -32,17 +32,17 @@ def reference(rewards: list[float], kind: str) -> list[float]:
 
 
 @given(rewards_lists, st.sampled_from(KINDS))
-def test_advantages_follow_their_formula(rewards: list[float], kind: str) -> None:
+def test_advantages_follow_their_formula(rewards: list[float], kind: str):
     assert group_advantages(rewards, kind) == pytest.approx(reference(rewards, kind), abs=1e-10)
 
 
 @given(st.integers(1, 64), st.sampled_from([0.1, 0.2, 1.2, 0.7]), st.sampled_from(KINDS))
-def test_equal_rewards_have_exactly_no_advantage(count: int, reward: float, kind: str) -> None:
+def test_equal_rewards_have_exactly_no_advantage(count: int, reward: float, kind: str):
     assert group_advantages([reward] * count, kind) == [0.0] * count
 
 
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from([-0.4, 0.0, 0.2])), min_size=2, max_size=16))
-def test_likelihood_divides_the_accuracy_alone_by_its_mean(rows: list[tuple[bool, float]]) -> None:
+def test_likelihood_divides_the_accuracy_alone_by_its_mean(rows: list[tuple[bool, float]]):
     """The reward is 0.5 · accuracy + the rest; the size of an advantage keeps its bound."""
     right, rest = (sum(column) / len(rows) for column in zip(*rows, strict=True))
     expected = [0.5 * ((a - right) / right if right else 0.0) + other - rest for a, other in rows]
@@ -72,7 +72,7 @@ def test_samples_without_a_verdict_or_cut_off_are_left_out(
     advantages: tuple[float | None, ...],
     variance: bool,
     learnable: bool,
-) -> None:
+):
     config, group = changed(Config(), {"algorithm.advantages": "mean_only", **settings}), build_group(0, rewards)
     reasons = ["length" if number in truncated else "stop" for number in range(len(rewards))]
     pairs = zip(group.samples, reasons, strict=True)

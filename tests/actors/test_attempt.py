@@ -16,7 +16,7 @@ REQUESTS = [
 ]
 
 
-def test_an_attempt_has_a_verified_group_and_where_its_time_went() -> None:
+def test_an_attempt_has_a_verified_group_and_where_its_time_went():
     attempts, generated = Attempts(CONFIG, FakeEngine(3.0), FakeVerifier(2.0), VirtualClock()), list[Group]()
     attempt = run_virtually(attempts.make(REQUESTS[1], generated.append))
     assert (attempt.group.index, len(attempt.group.rewards)) == (1, 2)
@@ -25,9 +25,7 @@ def test_an_attempt_has_a_verified_group_and_where_its_time_went() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "complete", "places"), [(None, True, {0, 1, 2, 3, 4}), (4.5, False, {0, 1})])
-def test_many_attempts_share_their_places_and_their_time(
-    seconds: float | None, complete: bool, places: set[int]
-) -> None:
+def test_many_attempts_share_their_places_and_their_time(seconds: float | None, complete: bool, places: set[int]):
     """Two at once take three seconds."""
     attempts, ended = Attempts(CONFIG, FakeEngine(2.0), FakeVerifier(1.0), VirtualClock()), dict[int, Attempt]()
     assert run_virtually(attempts.make_all(REQUESTS, 2, ended.__setitem__, seconds)) is complete
@@ -35,7 +33,7 @@ def test_many_attempts_share_their_places_and_their_time(
     assert all(attempt.group.index == place for place, attempt in ended.items())
 
 
-def test_training_samples_from_the_full_distribution_and_evaluation_as_its_settings_say() -> None:
+def test_training_samples_from_the_full_distribution_and_evaluation_as_its_settings_say():
     training, evaluation = rollout_sampling(CONFIG, "rollout", 3), evaluation_sampling(CONFIG, "rollout", 3)
     assert (training.samples, training.temperature, training.top_p) == (8, 0.7, 1.0)
     assert (evaluation.samples, evaluation.temperature, evaluation.top_p) == (1, 0.3, 0.9)

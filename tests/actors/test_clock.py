@@ -10,7 +10,7 @@ from microbudget_rl.actors.clock import in_thread, within
 
 
 @pytest.mark.parametrize("seconds", [1.0, None])
-def test_answer_in_time_is_returned_and_its_error_raised(seconds: float | None) -> None:
+def test_answer_in_time_is_returned_and_its_error_raised(seconds: float | None):
     async def complain() -> None:
         raise KeyError("a")
 
@@ -22,7 +22,7 @@ def test_answer_in_time_is_returned_and_its_error_raised(seconds: float | None) 
         in_thread(seconds, lambda: 1 / 0)
 
 
-async def test_work_that_takes_longer_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_work_that_takes_longer_is_cancelled(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(clock, "STEP_S", 0.01)
 
     work = asyncio.ensure_future(asyncio.sleep(600))
@@ -32,7 +32,7 @@ async def test_work_that_takes_longer_is_cancelled(monkeypatch: pytest.MonkeyPat
     assert work.cancelled()
 
 
-def test_time_in_which_this_process_was_stopped_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_in_which_this_process_was_stopped_does_not_count(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(clock, "STEP_S", 0.02)
 
     async def scenario(deadline_s: float) -> str:
@@ -43,7 +43,7 @@ def test_time_in_which_this_process_was_stopped_does_not_count(monkeypatch: pyte
     assert asyncio.run(scenario(0.02)) == "answer"  # after a stop there is always one more step
 
 
-def test_thread_that_never_ends_is_left() -> None:
+def test_thread_that_never_ends_is_left():
     forever = threading.Event()
     for setting, said in (("", r"within 0\.02 s"), ("patience_s", r"patience_s=0\.02")):
         with pytest.raises(TimeoutError, match=said):

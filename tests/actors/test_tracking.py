@@ -20,7 +20,7 @@ from tests.fakes import make_group
 from tests.run_folders import evaluation
 
 
-def test_run_folder_shows_what_it_writes(tmp_path: Path) -> None:
+def test_run_folder_shows_what_it_writes(tmp_path: Path):
     tracker, folder = Mock(), RunFolder(tmp_path)
     folder.recover(tracking=Tracking({"fake": tracker}))
     heldout = PolicyScores.model_validate(evaluation(6))
@@ -53,7 +53,7 @@ def losses(shown: Tracking) -> list[tuple[int, str]]:
     return [worker.losses() for worker in shown.workers]
 
 
-def test_logger_that_fails_is_counted_and_said_once() -> None:
+def test_logger_that_fails_is_counted_and_said_once():
     failing, well = Mock(), Mock()
     failing.scalars.side_effect = [None, *[ConnectionError("no route to host")] * 3]
     shown = begin(rows=4, failing=failing, well=well)
@@ -64,7 +64,7 @@ def test_logger_that_fails_is_counted_and_said_once() -> None:
     assert well.scalars.call_count == 4
 
 
-def test_logger_that_is_far_behind_holds_nobody_up_begins_anew_and_ends() -> None:
+def test_logger_that_is_far_behind_holds_nobody_up_begins_anew_and_ends():
     """Else a rollback's abandoned updates stay in its curves, and this test and the end of a run wait in vain."""
     hanging, released = Mock(), threading.Event()
     hanging.scalars.side_effect = lambda *_: released.wait()
@@ -77,7 +77,7 @@ def test_logger_that_is_far_behind_holds_nobody_up_begins_anew_and_ends() -> Non
     assert (hanging.begin.mock_calls, hanging.mock_calls[-1]) == ([call(1), call(7)], END)
 
 
-def test_logger_that_could_not_begin_is_tried_again_with_the_next_call() -> None:
+def test_logger_that_could_not_begin_is_tried_again_with_the_next_call():
     late = Mock()
     late.begin.side_effect = [OSError("no key"), None]
     shown = begin(7, rows=1, late=late)
@@ -86,7 +86,7 @@ def test_logger_that_could_not_begin_is_tried_again_with_the_next_call() -> None
     assert losses(shown) == [(1, "OSError: no key")]
 
 
-def test_tensorboard_has_rows_samples_and_no_updates_that_do_not_count(tmp_path: Path) -> None:
+def test_tensorboard_has_rows_samples_and_no_updates_that_do_not_count(tmp_path: Path):
     """And the overview comes first."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -121,7 +121,7 @@ def log_to_wandb(folder: Path, update: int) -> None:
     assert losses(shown) == [(0, "")]
 
 
-def test_wandb_has_one_run_over_all_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_has_one_run_over_all_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A stand-in replaces the package, which is an extra."""
     begun: list[dict[str, Any]] = []
     logged: list[dict[str, Any]] = []
@@ -142,7 +142,7 @@ def test_wandb_has_one_run_over_all_resumes(tmp_path: Path, monkeypatch: pytest.
     assert run.summary == {"status": "completed"}
 
 
-def test_logger_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logger_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("microbudget_rl.actors.tracking.find_spec", lambda _: None)
     check_installed(["tensorboard"])
     with pytest.raises(BadInput, match=r"run\.report_to=wandb"):

@@ -5,14 +5,14 @@ import pytest
 from microbudget_rl.actors.worker import Worker
 
 
-def test_without_an_event_loop_a_strict_worker_does_a_call_at_once() -> None:
+def test_without_an_event_loop_a_strict_worker_does_a_call_at_once():
     done: list[int] = []
     worker = Worker("writer", strict=True)
     worker.put(done.append, 1)
     assert (done, worker.idle) == ([1], True)
 
 
-async def test_strict_worker_does_nothing_after_a_failure_and_every_call_raises_it() -> None:
+async def test_strict_worker_does_nothing_after_a_failure_and_every_call_raises_it():
     """Otherwise a row might be missing in the middle of a history."""
     done: list[int] = []
 
@@ -28,7 +28,7 @@ async def test_strict_worker_does_nothing_after_a_failure_and_every_call_raises_
     assert done == []
 
 
-def test_losses_are_counted_and_a_reason_is_said_once() -> None:
+def test_losses_are_counted_and_a_reason_is_said_once():
     released, done = threading.Event(), list[int]()
     worker = Worker("logger", most=2)
     worker.put(released.wait)
@@ -46,7 +46,7 @@ def test_losses_are_counted_and_a_reason_is_said_once() -> None:
     assert (done, worker.idle, worker.losses()) == ([0, 9], True, (0, ""))
 
 
-def test_call_that_hangs_is_one_loss() -> None:
+def test_call_that_hangs_is_one_loss():
     """The process ends even so, as would not be the case if its thread were no daemon."""
     begun, released = threading.Event(), threading.Event()
     worker = Worker("logger", patience_s=0.0)

@@ -16,25 +16,25 @@ UNBOUND: dict[str, Any] = {"clip_low": None, "clip_high": None, "dual_clip": Non
 
 
 @pytest.mark.parametrize("name", table("algorithms"))
-def test_presets_spell_out_every_key(name: str) -> None:
+def test_presets_spell_out_every_key(name: str):
     assert table("algorithms")[name].keys() == {field.name for field in fields(AlgorithmConfig)} - {"preset"}
     config = load(["conf=quickstart", f"algorithm.preset={name}"])
     assert asdict(config.algorithm) == {"preset": name, **table("algorithms")[name]}
     assert f"mismatch: {table('algorithms')[name]['mismatch']}" in dump(config)
 
 
-def test_the_defaults_are_grpo() -> None:
+def test_the_defaults_are_grpo():
     assert asdict(AlgorithmConfig()) == {"preset": "grpo", **table("algorithms")["grpo"]}
     assert load(["conf=r256_instruct"]).algorithm == AlgorithmConfig()
 
 
-def test_explicit_keys_override_presets() -> None:
+def test_explicit_keys_override_presets():
     algorithm = load(["conf=quickstart", "algorithm.clip_high=0.4", "algorithm.preset=dapo"]).algorithm
     assert (algorithm.clip_low, algorithm.clip_high) == (0.2, 0.4)
     assert load(["conf=quickstart", "algorithm.kl=0.001"]).algorithm.kl == 0.001
 
 
-def test_all_impossible_combinations_are_named() -> None:
+def test_all_impossible_combinations_are_named():
     wrong = {
         "device=A400": "device=A400",
         "data.size=4": "data.size=4",
@@ -65,7 +65,7 @@ def test_all_impossible_combinations_are_named() -> None:
         ({"surrogate": "sapo", **UNBOUND}, ""),
     ],
 )
-def test_an_acting_ratio_needs_bounds(acting: dict[str, Any], settings: dict[str, Any], named: str) -> None:
+def test_an_acting_ratio_needs_bounds(acting: dict[str, Any], settings: dict[str, Any], named: str):
     with pytest.raises(BadInput, match=named) if named else nullcontext():
         raise_for(algorithm_faults(AlgorithmConfig(**acting, **settings)))
 
@@ -89,7 +89,7 @@ NOT_MOVING = r"learner\.max_kl=0\.03 with learner\.max_staleness=0.*learner\.max
         (["warm_start.source=self", "warm_start.fraction=0.6"], r"warm_start\.fraction=0\.6 .*0\.5"),
     ],
 )
-def test_settings_that_cannot_work_together_are_refused(settings: list[str], said: str) -> None:
+def test_settings_that_cannot_work_together_are_refused(settings: list[str], said: str):
     with pytest.raises(BadInput, match=said) if said else nullcontext():
         load(["conf=quickstart", *settings])
 
@@ -107,7 +107,7 @@ def test_settings_that_cannot_work_together_are_refused(settings: list[str], sai
         ("{source: gsm8k, n: 2}", "[1].n=2 with eval.temperature=0"),
     ],
 )
-def test_a_wrong_benchmark_is_refused_in_one_sentence_that_names_its_key(entry: str, said: str) -> None:
+def test_a_wrong_benchmark_is_refused_in_one_sentence_that_names_its_key(entry: str, said: str):
     with pytest.raises(BadInput, match=rf"^eval\.benchmarks{re.escape(said)}[^\n]*$"):
         load(["conf=quickstart", "eval.n=1", "eval.temperature=0", f"eval.benchmarks=[{{source: aime24}},{entry}]"])
     config = load(["conf=quickstart", "eval.benchmarks=[{source: 'file:my.v2.csv', limit: 4}]"])

@@ -48,7 +48,7 @@ def test_an_ending_is_a_code_and_a_sentence(
     words: list[str],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
+):
     monkeypatch.setattr(sys, "stdout", sys.stdout)
     assert ending(error) == code
     out, said = capsys.readouterr()
@@ -58,9 +58,7 @@ def test_an_ending_is_a_code_and_a_sentence(
 
 
 @pytest.mark.parametrize(("lasting", "code"), [(False, CLOSED_PIPE), (True, 7)])
-def test_closed_pipe_ends_a_command_unless_it_must_last(
-    lasting: bool, code: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_closed_pipe_ends_a_command_unless_it_must_last(lasting: bool, code: int, monkeypatch: pytest.MonkeyPatch):
     reader, writer = os.pipe()
     os.close(reader)
     pipe = os.fdopen(writer, "w")
@@ -81,7 +79,7 @@ def test_closed_pipe_ends_a_command_unless_it_must_last(
 
 
 @pytest.mark.parametrize(("cloned", "folder"), [(True, 2), (False, 0)])
-def test_only_another_package_is_in_the_way(cloned: bool, folder: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_another_package_is_in_the_way(cloned: bool, folder: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(installation, "IN_CLONE", cloned)
     codes = {"rewards.py": 0, "microbudget_rl.py": 2, "microbudget_rl/x": folder, "microbudget_rl/__init__.py": 2}
     for made, code in codes.items():
@@ -98,7 +96,7 @@ def test_only_another_package_is_in_the_way(cloned: bool, folder: int, monkeypat
 
 def test_unforeseen_error_is_a_line_and_a_file(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(folder))
@@ -113,12 +111,12 @@ def test_unforeseen_error_is_a_line_and_a_file(
     assert log.stat().st_mode & 0o077 == 0
 
 
-def test_console_prints_text_alone_and_leaves_a_line_whole() -> None:
+def test_console_prints_text_alone_and_leaves_a_line_whole():
     PlainConsole(file=(screen := io.StringIO()), width=20).print("[bold]a[/b] \x1b[31m:smile:" + " word" * 20)
     assert screen.getvalue() == "[bold]a[/b] \\x1b[31m:smile:" + " word" * 20 + "\n"
 
 
-def test_an_installed_package_names_the_command_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installed_package_names_the_command_it_has(monkeypatch: pytest.MonkeyPatch):
     lines = "python launch/chat.py runs/x", "python -m rewards.verify FILE", "python -m launch.bundled"
     assert [as_typed(line) for line in lines] == [*lines]
     monkeypatch.setattr("microbudget_rl.conf.command.IN_CLONE", False)
@@ -129,14 +127,14 @@ def test_an_installed_package_names_the_command_it_has(monkeypatch: pytest.Monke
     ]
 
 
-def test_a_notebooks_backend_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_notebooks_backend_is_not_used(monkeypatch: pytest.MonkeyPatch):
     """The kernel of a notebook sets one for its own Python, and commands that its cells call inherit it."""
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     assert command("name")(lambda arguments: int(os.environ["MPLBACKEND"] != "agg"))([]) == 0
 
 
 @pytest.mark.parametrize("errors", ["strict", "surrogateescape"])  # the second is Python's in the locale C
-def test_nothing_fails_for_its_encoding(errors: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_fails_for_its_encoding(errors: str, monkeypatch: pytest.MonkeyPatch):
     out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"4 \xff\n"), encoding="utf-8", errors=errors))
@@ -153,7 +151,7 @@ def test_nothing_fails_for_its_encoding(errors: str, monkeypatch: pytest.MonkeyP
 OPTIONS = {"show": ("worse", "better"), "limit": ()}
 
 
-def test_pairs_and_words_are_told_apart(tmp_path: Path) -> None:
+def test_pairs_and_words_are_told_apart(tmp_path: Path):
     assert pairs(["a=1", "b.c=x=y", "d="], "") == {"a": "1", "b.c": "x=y", "d": ""}
     assert words_and_options(["x", "limit=3", "runs/rate=1e-5"], OPTIONS) == (["x", "runs/rate=1e-5"], {"limit": "3"})
     (tmp_path / "rate=1").mkdir()
@@ -174,11 +172,11 @@ def test_pairs_and_words_are_told_apart(tmp_path: Path) -> None:
         (["x", "-v"], "key=value"),
     ],
 )
-def test_what_is_no_command_line_is_refused(arguments: list[str], named: str) -> None:
+def test_what_is_no_command_line_is_refused(arguments: list[str], named: str):
     with pytest.raises(BadInput, match=named):
         run_and_options(arguments, OPTIONS)
 
 
-def test_a_word_among_settings_is_refused() -> None:
+def test_a_word_among_settings_is_refused():
     with pytest.raises(BadInput, match="conf=quickstart"):
         pairs(["quikstart"], "a=1", ["conf=quickstart", "lora.rank"])

@@ -30,7 +30,7 @@ SECRETS = ("pa5s", "w0rd", "s1gned")
         ("http://127.0.0.1:8000/v1, hub:me/data@main and 2?", "http://127.0.0.1:8000/v1, hub:me/data@main and 2?"),
     ],
 )
-def test_credentials_are_shown_nowhere(text: str, left: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_are_shown_nowhere(text: str, left: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SOME_STORE_API_KEY", "key pa5sw0rd")
     monkeypatch.setenv("SHORT_TOKEN", "is")
     assert without_credentials(text) == left
@@ -49,20 +49,20 @@ def test_credentials_are_shown_nowhere(text: str, left: str, monkeypatch: pytest
         ("Serial Number : 1320921, key sk-pa5sw0rdpa5sw0rd", "Serial Number…, key …"),
     ],
 )
-def test_an_anonymous_text_names_no_user_and_no_machine(text: str, left: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_anonymous_text_names_no_user_and_no_machine(text: str, left: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("USER", "ann")
     monkeypatch.setattr(platform, "node", lambda: "node7.lab.org")
     assert anonymous(text) == left
 
 
-def test_credentials_are_removed_before_a_message_is_cut() -> None:
+def test_credentials_are_removed_before_a_message_is_cut():
     said = in_brief(RuntimeError("x" * 250 + " s3://me:pa5s" + "w0rd" * 20 + "@bucket"))
     assert not any(secret in said for secret in SECRETS)
 
 
 @pytest.mark.parametrize("key", ["checkpoint.remote", "run.restore"])
 @pytest.mark.parametrize("url", ["s3://me:pa5s@bucket", "https://host/x?sig=s1gned", "s3://me:pa5s?#w0rd@b@bucket"])
-def test_refused_address_is_named_without_its_password(key: str, url: str) -> None:
+def test_refused_address_is_named_without_its_password(key: str, url: str):
     with pytest.raises(BadInput) as refusal:
         load(["conf=quickstart", f"{key}={url}"])
     assert f"{key}={url.partition('://')[0]}://" in str(refusal.value)
@@ -72,7 +72,7 @@ def test_refused_address_is_named_without_its_password(key: str, url: str) -> No
 NAMES = yaml.safe_load(Path(errors.__file__).with_name("coming_from.yaml").read_text("utf-8"))
 
 
-def test_the_table_names_our_settings_as_the_page_does() -> None:
+def test_the_table_names_our_settings_as_the_page_does():
     known = {item.path for item in settings(Config)}
     assert {ours for ours in NAMES.values() if " " not in ours} <= known
     assert not known & NAMES.keys()
@@ -92,6 +92,6 @@ def test_the_table_names_our_settings_as_the_page_does() -> None:
         ("model.load_in_4bit=true", ""),
     ],
 )
-def test_foreign_keys_are_answered_with_ours(typed: str, ours: str) -> None:
+def test_foreign_keys_are_answered_with_ours(typed: str, ours: str):
     with pytest.raises(BadInput, match=f"^[^\n]*nearest: {ours}\\b(?!,)" if ours else "no such key; quantized"):
         load(["conf=quickstart", typed])

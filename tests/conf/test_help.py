@@ -11,13 +11,13 @@ def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return " ".join(capsys.readouterr().out.split())
 
 
-def test_a_section_lists_its_settings(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_section_lists_its_settings(capsys: pytest.CaptureFixture[str]):
     text = shown(capsys, "help", "learner")
     assert [item.path for item in settings(Config) if item.path.startswith("learner.") and item.path not in text] == []
     assert "lora." not in text
 
 
-def test_a_setting_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_setting_is_explained(capsys: pytest.CaptureFixture[str]):
     text = shown(capsys, "help", "lora.alpha")
     parts = ("lora.alpha=64 ", "Values: ≥1.", "Why: twice the rank")
     assert [part for part in parts if part not in text] == []
@@ -35,6 +35,6 @@ def test_a_setting_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
         ("zzz", "all sections: run"),
     ],
 )
-def test_an_unknown_topic_is_refused(topic: str, words: str) -> None:
+def test_an_unknown_topic_is_refused(topic: str, words: str):
     with pytest.raises(BadInput, match=f"help {topic}: .*{words}"):
         explain(["help", topic], "usage")

@@ -55,7 +55,7 @@ def recipes(folder: Path, **files: str) -> Path:
     return folder
 
 
-def test_an_adapter_brings_its_runs_settings(tmp_path: Path) -> None:
+def test_an_adapter_brings_its_runs_settings(tmp_path: Path):
     given = quickstart("run.overwrite=true", "device=cpu", "budget.minutes=3", "learner.learning_rate=1e-5")
     begun = changed(given, {"data.template": "a: '${b}\"\n  c \n{problem}", "data.parameters": {"tolerance": 1e-5}})
     run = tmp_path / "moved"
@@ -73,7 +73,7 @@ def test_an_adapter_brings_its_runs_settings(tmp_path: Path) -> None:
     assert (asked.adapter, asked.config) == (f"{run}/checkpoints/best", begun)
 
 
-def test_a_recipe_may_be_a_file_anywhere(tmp_path: Path) -> None:
+def test_a_recipe_may_be_a_file_anywhere(tmp_path: Path):
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts/long.yaml").write_text("extends: mine\nbudget: {minutes: 30}\n")
     (tmp_path / "own.yaml").write_text("extends: parts/long.yaml\nlora: {rank: 4}\n")
@@ -87,7 +87,7 @@ def test_a_recipe_may_be_a_file_anywhere(tmp_path: Path) -> None:
         load([f"conf={tmp_path}/missing.yaml"])
 
 
-def test_paths_in_a_recipe_are_relative_to_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_in_a_recipe_are_relative_to_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
     (home / "model").mkdir(parents=True)
     elsewhere.mkdir()
@@ -108,11 +108,11 @@ def test_paths_in_a_recipe_are_relative_to_its_file(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_every_recipe_loads(name: str) -> None:
+def test_every_recipe_loads(name: str):
     assert load([f"conf={name}"]).run.name == name
 
 
-def test_base_is_the_defaults() -> None:
+def test_base_is_the_defaults():
     assert replace(load(["conf=base"]), run=RunConfig()) == Config()
 
 
@@ -120,7 +120,7 @@ MODELS = ("instruct", "llama", "math", "qwen3", "deepscaler")
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_paper_recipes_differ_in_rank_alone(model: str) -> None:
+def test_paper_recipes_differ_in_rank_alone(model: str):
     one, *others = (asdict(load([f"conf=r{rank}_{model}"])) for rank in (8, 64, 256))
     for other in others:
         assert [key for key in one if one[key] != other[key]] == ["run", "lora"]
@@ -132,14 +132,14 @@ def test_paper_recipes_differ_in_rank_alone(model: str) -> None:
     assert one["budget"] == {"hours": 24.0, "minutes": None, "updates": None, "grace_s": 60.0, "price_per_hour": None}
 
 
-def test_the_recipe_of_a_sweep_over_models_is_no_run() -> None:
+def test_the_recipe_of_a_sweep_over_models_is_no_run():
     with pytest.raises(BadInput, match=r"launch/sweep\.py conf=paper, or give model\.path"):
         check_one_run(["conf=paper", "lora.rank=8"])
     for arguments in (["conf=paper", "model.path=/mine"], ["conf=paper_small"], ["conf=r8_llama"], []):
         check_one_run(arguments)
 
 
-def test_a_recipes_sweep_is_for_sweep_py_alone_and_not_inherited(tmp_path: Path) -> None:
+def test_a_recipes_sweep_is_for_sweep_py_alone_and_not_inherited(tmp_path: Path):
     stated = "lora: {rank: 4}\nsweep: {models: [math], ranks: [1], nonsense: 3}\n"
     folder = recipes(tmp_path, parent=stated, child="extends: parent\n")
     assert "sweep" not in yaml.safe_load(dump(load(["conf=parent"], folder)))
@@ -152,7 +152,7 @@ def test_a_recipes_sweep_is_for_sweep_py_alone_and_not_inherited(tmp_path: Path)
     assert beyond("parent", "base", folder) == {"lora.rank": 4}
 
 
-def test_overrides_win_and_keep_their_types() -> None:
+def test_overrides_win_and_keep_their_types():
     config = quickstart(
         *("lora.rank=8", "learner.learning_rate=1e-5", "run.overwrite=true", "run.name=trial"),
         *("learner.gradient_checkpointing=on", "data.template=a = {problem}", "data.problem_pattern="),
@@ -171,7 +171,7 @@ TYPED = ["quickstart #2", "#x", "one\ntwo", "[a] # b", '"quoted"', " ~ ", "1e3",
 
 
 @pytest.mark.parametrize("text", TYPED)
-def test_a_text_is_taken_as_it_is_typed(text: str) -> None:
+def test_a_text_is_taken_as_it_is_typed(text: str):
     assert read_value("run.name", text) == text
     assert read_value("data.system", text) == (None if text == "null" else text)
     for key in ("run.name", "data.parameters.mark", "data.few_shot"):
@@ -180,12 +180,12 @@ def test_a_text_is_taken_as_it_is_typed(text: str) -> None:
 
 
 @pytest.mark.parametrize(("given", "response", "tokens"), [(4096, 24, 4096), (4096, 9000, 9160), (100, 24, 184)])
-def test_a_microbatch_holds_the_longest_sample(given: int, response: int, tokens: int) -> None:
+def test_a_microbatch_holds_the_longest_sample(given: int, response: int, tokens: int):
     asked = (f"learner.tokens_per_microbatch={given}", f"rollout.max_response_tokens={response}")
     assert quickstart(*asked, "model.shape.max_position_embeddings=16384").learner.tokens_per_microbatch == tokens
 
 
-def test_a_setting_follows_another() -> None:
+def test_a_setting_follows_another():
     hours = {(): 480, ("hours=2",): 7200, ("hours=2", "minutes=5"): 300}
     assert {each: quickstart(*(f"budget.{one}" for one in each)).budget.seconds for each in hours} == hours
     assert quickstart("model.path=/some/model").model.shape == ShapeConfig() != quickstart().model.shape
@@ -198,14 +198,14 @@ def test_a_setting_follows_another() -> None:
 @pytest.mark.parametrize("recipe", ["gsm8k_1.5b", "paper", "quickstart"])
 @pytest.mark.parametrize("given", ["data.source=file:a.csv", "data.mixture=[{source: file:a.csv}]"])
 @pytest.mark.parametrize("held_out", [("", "drop", 0.25), ("file:b.csv", "report_only", 0.4)])
-def test_held_out_problems_are_those_of_the_given_source(recipe: str, given: str, held_out: tuple[Any, ...]) -> None:
+def test_held_out_problems_are_those_of_the_given_source(recipe: str, given: str, held_out: tuple[Any, ...]):
     keys = ("data.eval_source", "data.contamination", "eval.share")
     both = [f"{key}={value}" for key, value in zip(keys, held_out, strict=True) if held_out[0]]
     config = load([f"conf={recipe}", given, *both])
     assert attrgetter(*keys)(config) == held_out
 
 
-def test_a_mixture_replaces_the_source_and_what_follows_it(tmp_path: Path) -> None:
+def test_a_mixture_replaces_the_source_and_what_follows_it(tmp_path: Path):
     texts = {"one": "data: {source: file:a.csv, problem_pattern: (.)}", "two": f"extends: one\ndata:\n  {MIXTURE}"}
     folder = recipes(tmp_path, **texts, both=f"data:\n  source: file:a.csv\n  {MIXTURE}")
     data = load(["conf=two"], folder).data
@@ -226,7 +226,7 @@ def test_a_mixture_replaces_the_source_and_what_follows_it(tmp_path: Path) -> No
         load(["conf=both"], folder)
 
 
-def test_a_deterministic_run_takes_turns(tmp_path: Path) -> None:
+def test_a_deterministic_run_takes_turns(tmp_path: Path):
     asked = ("run.deterministic=true", "budget.updates=9")
     assert quickstart().learner.max_staleness == 1
     assert quickstart(*asked).learner.max_staleness == 0
@@ -268,11 +268,11 @@ def test_a_deterministic_run_takes_turns(tmp_path: Path) -> None:
         ("model.shape.num_hidden_layers=0", ["model.shape.num_hidden_layers=0", "all of model.shape"]),
     ],
 )
-def test_unusable_overrides(override: str, words: list[str]) -> None:
+def test_unusable_overrides(override: str, words: list[str]):
     assert_refused(["conf=quickstart", override], words)
 
 
-def test_every_fault_is_a_line_with_its_file(tmp_path: Path) -> None:
+def test_every_fault_is_a_line_with_its_file(tmp_path: Path):
     folder = recipes(tmp_path, child="lora: {rnak: 8, alpha: 0, rank: 0}\neval: {n: many}")
     with pytest.raises(BadInput) as caught:
         load(["conf=child", "lora.rank=513", "learner.beta1=a"], folder)
@@ -283,7 +283,7 @@ def test_every_fault_is_a_line_with_its_file(tmp_path: Path) -> None:
     assert all(any(line.startswith(fault) for line in lines) for fault in faults)
 
 
-def test_recipes_extend_one_another(tmp_path: Path) -> None:
+def test_recipes_extend_one_another(tmp_path: Path):
     folder = recipes(
         tmp_path,
         root="lora: {rank: 8, alpha: 8}",
@@ -296,12 +296,12 @@ def test_recipes_extend_one_another(tmp_path: Path) -> None:
     assert recipe_names(folder) == ["base", "child", "parent", "root"]
 
 
-def test_the_same_key_twice_is_refused() -> None:
+def test_the_same_key_twice_is_refused():
     assert_refused(["conf=quickstart", "lora.rank=8", "lora.rank=16"], ["lora.rank=16", "lora.rank=8", "keep one"])
     assert_refused(["conf=quickstart", "lora={rank: 8}", "lora.alpha=16"], ["keep one"])
 
 
-def test_a_recipe_has_to_be_named() -> None:
+def test_a_recipe_has_to_be_named():
     assert_refused([], ["conf=quickstart", "lists the recipes"])
     assert_refused(["conf=quikstart"], ["conf=quikstart", "nearest: quickstart", "r8_instruct"])
 
@@ -316,7 +316,7 @@ def test_a_recipe_has_to_be_named() -> None:
         ("- lora", ["child.yaml", "list"]),
     ],
 )
-def test_unusable_recipes(tmp_path: Path, text: str, words: list[str]) -> None:
+def test_unusable_recipes(tmp_path: Path, text: str, words: list[str]):
     assert_refused(["conf=child"], words, recipes(tmp_path, child=text))
 
 
@@ -336,7 +336,7 @@ def assert_refused(arguments: list[str], words: list[str], folder: Path = FOLDER
         (f"format: {FORMAT}\n", "", "no format"),
     ],
 )
-def test_recorded_settings_are_checked(text: str, other: str, named: str, tmp_path: Path) -> None:
+def test_recorded_settings_are_checked(text: str, other: str, named: str, tmp_path: Path):
     file, kept = tmp_path / "config.yaml", dump(quickstart("model.dtype=float32"))
     (tmp_path / MARK).touch()
     file.write_text(kept)
@@ -348,7 +348,7 @@ def test_recorded_settings_are_checked(text: str, other: str, named: str, tmp_pa
 
 
 @pytest.mark.parametrize("kept", [0, 9, 40, 400, 1000])
-def test_a_cut_off_record_of_a_run_is_damaged_and_not_foreign(kept: int, tmp_path: Path) -> None:
+def test_a_cut_off_record_of_a_run_is_damaged_and_not_foreign(kept: int, tmp_path: Path):
     file = tmp_path / "config.yaml"
     file.write_text(dump(quickstart())[:kept])
     with pytest.raises(BadInput, match="conf=NAME"):
@@ -373,7 +373,7 @@ def test_a_cut_off_record_of_a_run_is_damaged_and_not_foreign(kept: int, tmp_pat
         ("0GB", ""),
     ],
 )
-def test_gpus_are_known_as_people_call_them_but_not_with_other_memory(given: str, device: str) -> None:
+def test_gpus_are_known_as_people_call_them_but_not_with_other_memory(given: str, device: str):
     arguments = ["conf=quickstart", f"device={given}"]
     if device:
         assert load(arguments).device == device

@@ -8,7 +8,7 @@ from microbudget_rl.conf.load import FOLDER, load
 
 
 @pytest.mark.parametrize("name", ["mixed_sums", "mixed_words"])
-def test_problems_differ_from_each_other_and_from_the_examples_of_the_recipe(name: str) -> None:
+def test_problems_differ_from_each_other_and_from_the_examples_of_the_recipe(name: str):
     with (FOLDER / f"{name}.csv").open() as file:
         rows = [(row["problem"], int(row["answer"])) for row in csv.DictReader(file)]
     texts = {text for text, _ in rows}

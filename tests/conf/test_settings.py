@@ -19,7 +19,7 @@ def sections(kind: Any) -> Iterator[type]:
             yield from sections(field.type)
 
 
-def test_every_setting_is_documented_and_bounded() -> None:
+def test_every_setting_is_documented_and_bounded():
     assert [item.path for item in ALL if not (item.meaning and item.source)] == []
     assert [
         kind for kind in sections(SweepCommandLine) if (kind.__doc__ or kind.__name__).startswith(kind.__name__)
@@ -32,11 +32,11 @@ def test_every_setting_is_documented_and_bounded() -> None:
     assert [item.path for item in ALL if item.kind in (int, float, int | None, float | None) and not item.rule] == []
 
 
-def test_the_defaults_are_allowed() -> None:
+def test_the_defaults_are_allowed():
     assert build(SweepCommandLine, asdict(SweepCommandLine()), context=RULES) == SweepCommandLine()
 
 
-def test_settings_change_in_copies_alone() -> None:
+def test_settings_change_in_copies_alone():
     config = Config()
     other = changed(config, {"lora.rank": 8, "model.shape.num_hidden_layers": 3, "device": "cpu"})
     assert (other.lora.rank, other.model.shape.num_hidden_layers, other.device) == (8, 3, "cpu")

@@ -44,7 +44,7 @@ except BaseException:
 @pytest.mark.parametrize(
     ("what", "code", "lines"), [("SIGINT", 130, 1), ("SIGTERM", 143, 1), ("thread", 130, 0), ("keep", 1, 0)]
 )
-def test_process_ends_with_its_children_and_clears_its_files(what: str, code: int, lines: int, tmp_path: Path) -> None:
+def test_process_ends_with_its_children_and_clears_its_files(what: str, code: int, lines: int, tmp_path: Path):
     """What it has printed is not lost, an undoing that fails stops no other, and nothing is unwound."""
     command = [sys.executable, "-c", CODE, what, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
@@ -61,7 +61,7 @@ def wait_for_end(pid: int) -> None:
             time.sleep(0.01)
 
 
-def test_a_lost_terminal_ends_nothing_that_must_last() -> None:
+def test_a_lost_terminal_ends_nothing_that_must_last():
     before = signal.getsignal(signal.SIGHUP)
     with outliving_terminal():
         os.kill(os.getpid(), signal.SIGHUP)

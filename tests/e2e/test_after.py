@@ -29,7 +29,7 @@ def run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_chat_through_a_pipe(run: Path) -> None:
+def test_chat_through_a_pipe(run: Path):
     script = "/problem 2\nhello\n/problem 7\n"
     command = [sys.executable, str(ROOT / "launch" / "chat.py"), str(run)]
     ended = subprocess.run(command, input=script, capture_output=True, text=True, timeout=580)
@@ -67,7 +67,7 @@ def server(run: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_server_answers_a_real_client_for_both_models(server: str) -> None:
+def test_server_answers_a_real_client_for_both_models(server: str):
     from openai import AuthenticationError, OpenAI
 
     client = OpenAI(base_url=server, api_key=KEY)
@@ -84,7 +84,7 @@ def test_server_answers_a_real_client_for_both_models(server: str) -> None:
 
 
 @pytest.mark.slow
-def test_server_serves_nothing_else_and_keeps_its_memory(server: str) -> None:
+def test_server_serves_nothing_else_and_keeps_its_memory(server: str):
     root, key = server.removesuffix("/v1"), {"authorization": f"Bearer {KEY}"}
     for path in ("/invocations", "/tokenize", "/v1/load_lora_adapter", "/metrics", "/docs"):
         assert httpx.post(root + path, json={}).status_code == 401
@@ -107,7 +107,7 @@ def test_server_serves_nothing_else_and_keeps_its_memory(server: str) -> None:
 
 
 @pytest.mark.slow
-def test_server_serves_the_adapter(server: str, run: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_serves_the_adapter(server: str, run: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     adapter = run / "checkpoints" / "latest"
     assert check_adapter.main([str(tiny_model), str(adapter), f"server={server}", "served=trained"]) == 0
@@ -128,7 +128,7 @@ print("ids", list(answer.outputs[0].token_ids))
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.version.cuda is not None, reason="the settings are those of a CPU")
-def test_vllm_serves_a_merged_export_as_it_is(run: Path, tmp_path: Path) -> None:
+def test_vllm_serves_a_merged_export_as_it_is(run: Path, tmp_path: Path):
     from transformers import AutoModelForCausalLM
 
     from microbudget_rl.launch import export

@@ -46,7 +46,7 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_program_trains_with_its_own_function_and_resumes(boxing_model: Path, tmp_path: Path) -> None:
+def test_a_program_trains_with_its_own_function_and_resumes(boxing_model: Path, tmp_path: Path):
     own = {"run.name": "mine", "run.overwrite": True, "model.path": str(boxing_model), "eval.n": 1}
     settings = {**TINY, **own, "data.template": "{problem}"}  # values, not words of a command line
     file = tmp_path / "program.py"

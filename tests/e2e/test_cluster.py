@@ -59,7 +59,7 @@ def host(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 @pytest.mark.slow
-def test_run_joins_a_cluster_and_leaves_it_as_it_was(host: Host, begin: Callable[..., Run]) -> None:
+def test_run_joins_a_cluster_and_leaves_it_as_it_was(host: Host, begin: Callable[..., Run]):
     ended = begin("cluster", "budget.minutes=10", "budget.updates=3").end()
     assert ended.code == 0, ended.output
     assert "2 nodes" in ended.output
@@ -77,7 +77,7 @@ def test_run_joins_a_cluster_and_leaves_it_as_it_was(host: Host, begin: Callable
 @pytest.mark.slow
 @pytest.mark.parametrize("host", ["disabled"], indirect=True)
 @pytest.mark.usefixtures("host")
-def test_cluster_without_authentication_is_refused_unless_that_is_said(begin: Callable[..., Run]) -> None:
+def test_cluster_without_authentication_is_refused_unless_that_is_said(begin: Callable[..., Run]):
     refused = begin("open").end()
     assert refused.code == 2, refused.output
     assert "was not started with RAY_AUTH_MODE=token" in refused.output

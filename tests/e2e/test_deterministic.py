@@ -46,7 +46,7 @@ def repeatable(folder: Path) -> tuple[list[dict[str, Any]], dict[str, bytes], di
     return rows, samples, adapters
 
 
-def test_run_is_repeated_and_resumed_to_the_bit(begin_once: Callable[..., Run]) -> None:
+def test_run_is_repeated_and_resumed_to_the_bit(begin_once: Callable[..., Run]):
     first = begin_once("first", *SETTINGS).end()
     assert first.code == 0, first.output
     expected = repeatable(first.folder)

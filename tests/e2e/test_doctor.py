@@ -14,7 +14,7 @@ from tests.launch.test_doctor import archived
 
 
 @pytest.mark.slow
-def test_an_archive_has_every_phase_and_names_no_machine(start: Any, boxing_model: Path, tmp_path: Path) -> None:
+def test_an_archive_has_every_phase_and_names_no_machine(start: Any, boxing_model: Path, tmp_path: Path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model: Any = AutoModelForCausalLM.from_pretrained(boxing_model)

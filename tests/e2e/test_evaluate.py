@@ -44,7 +44,7 @@ def command(model: Path, folder: Path, std: float) -> list[str]:
     ]
 
 
-def test_evaluation_killed_in_the_middle_is_finished_by_the_same_command(boxing_model: Path, tmp_path: Path) -> None:
+def test_evaluation_killed_in_the_middle_is_finished_by_the_same_command(boxing_model: Path, tmp_path: Path):
     asked = command(boxing_model, tmp_path, std=0.3)
     folder = tmp_path / "quickstart" / "evaluation"
     files = [folder / "samples" / f"eval-{policy}-sums.jsonl" for policy in ("base", "adapter")]
@@ -77,7 +77,7 @@ def test_evaluation_killed_in_the_middle_is_finished_by_the_same_command(boxing_
     assert "sums: adapter minus base" in second.stdout
 
 
-def test_adapter_without_an_effect_is_refused(boxing_model: Path, tmp_path: Path) -> None:
+def test_adapter_without_an_effect_is_refused(boxing_model: Path, tmp_path: Path):
     asked = command(boxing_model, tmp_path, std=1e-9)
     ended = subprocess.run(asked, capture_output=True, text=True)
     assert ended.returncode == 2, ended.stdout + ended.stderr

@@ -50,12 +50,12 @@ def relative(text: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_its_cells_train_and_show_a_model() -> None:
+def test_its_cells_train_and_show_a_model():
     executed = json.dumps(execute(json.loads(NOTEBOOK.read_text("utf-8"))), ensure_ascii=False)
     assert all(words in executed for words in ("Fits", "held-out", "</svg>", "adder: verified"))
 
 
-def test_its_outputs_are_stored() -> None:
+def test_its_outputs_are_stored():
     cells = [cell for cell in json.loads(NOTEBOOK.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in cells] == [*range(1, len(cells) + 1)]
     assert "</svg>" in json.dumps(cells)

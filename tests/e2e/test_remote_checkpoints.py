@@ -15,7 +15,7 @@ __all__ = ["begin"]
 
 
 @pytest.mark.slow
-def test_run_goes_on_from_its_remote_checkpoints(begin: Callable[..., Run], tmp_path: Path) -> None:
+def test_run_goes_on_from_its_remote_checkpoints(begin: Callable[..., Run], tmp_path: Path):
     url, pointer = f"file://{tmp_path}/far", tmp_path / "far" / "far" / POINTER
     settings = (f"checkpoint.remote={url}", f"run.restore={url}", "budget.minutes=30", "budget.updates=150")
     lost = begin("far", *settings)

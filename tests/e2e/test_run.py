@@ -83,14 +83,14 @@ def ended(resumed: Resumed) -> Ended:
     return resumed.ended
 
 
-def test_sigterm_ends_gracefully(interrupted: tuple[Ended, float]) -> None:
+def test_sigterm_ends_gracefully(interrupted: tuple[Ended, float]):
     first, _ = interrupted
     assert first.code == 143, first.output
     assert (first.summary["status"], first.summary["reason"]) == ("interrupted", "SIGTERM")
     assert first.summary["updates"] >= 3
 
 
-def test_the_same_command_resumes_and_ends_within_the_budget(interrupted: tuple[Ended, float], ended: Ended) -> None:
+def test_the_same_command_resumes_and_ends_within_the_budget(interrupted: tuple[Ended, float], ended: Ended):
     first, _ = interrupted
     assert ended.code == 0, ended.output
     assert ended.summary["status"] == "budget_exhausted"
@@ -99,7 +99,7 @@ def test_the_same_command_resumes_and_ends_within_the_budget(interrupted: tuple[
     assert [row["update"] for row in ended.rows] == list(range(1, ended.summary["updates"] + 1))
 
 
-def test_engine_reward_worker_and_learner_die_at_once_and_the_run_goes_on(ended: Ended) -> None:
+def test_engine_reward_worker_and_learner_die_at_once_and_the_run_goes_on(ended: Ended):
     [engine], [learner] = ended.events("rollout-0 died"), ended.events("learner died")
     assert "kill -9" in engine
     [again] = ended.events("rollout-0 restarted")
@@ -110,7 +110,7 @@ def test_engine_reward_worker_and_learner_die_at_once_and_the_run_goes_on(ended:
     assert ended.summary["ledger"]["counts"]["deaths/rollout"] == 1
 
 
-def test_a_run_listens_on_the_loopback_interface_alone(resumed: Resumed) -> None:
+def test_a_run_listens_on_the_loopback_interface_alone(resumed: Resumed):
     names = set(resumed.listening.values())
     assert {"gcs_server", "raylet", "ray::LearnerAct", "ray::RolloutAct"} <= {name[:15] for name in names}
     addresses = {
@@ -119,7 +119,7 @@ def test_a_run_listens_on_the_loopback_interface_alone(resumed: Resumed) -> None
     assert addresses.keys() <= {"127.0.0.1", "::1"}, addresses
 
 
-def test_strangers_are_refused_on_every_port(resumed: Resumed) -> None:
+def test_strangers_are_refused_on_every_port(resumed: Resumed):
     """But for the metrics, which all may read, and for ports that speak neither HTTP nor gRPC, which are not Ray's."""
     told = {f"{resumed.listening[place]} {place}": found for place, found in resumed.answers.items()}
     assert METRICS in told.values()
@@ -128,12 +128,12 @@ def test_strangers_are_refused_on_every_port(resumed: Resumed) -> None:
     assert not {place: found for place, found in told.items() if not any(found <= kind for kind in allowed)}
 
 
-def test_files_of_a_run_are_its_users_alone(ended: Ended) -> None:
+def test_files_of_a_run_are_its_users_alone(ended: Ended):
     assert not ended.folder.stat().st_mode & 0o077
     assert not Path("~/.ray").expanduser().stat().st_mode & 0o077
 
 
-def test_held_out_problems_are_judged_before_and_after(ended: Ended) -> None:
+def test_held_out_problems_are_judged_before_and_after(ended: Ended):
     for when in ("base", "final"):
         evaluation = ended.summary["eval"][when]
         assert evaluation["problems"] == 16
@@ -143,26 +143,26 @@ def test_held_out_problems_are_judged_before_and_after(ended: Ended) -> None:
     assert "held-out pass@1" in conclusion(ended.folder)
 
 
-def test_rollouts_and_learner_overlap_within_the_staleness_bound(ended: Ended) -> None:
+def test_rollouts_and_learner_overlap_within_the_staleness_bound(ended: Ended):
     ages = [row["staleness/max"] for row in ended.rows]
     assert set(ages) <= {0.0, 1.0}
     assert 1.0 in ages
 
 
-def test_rollouts_use_the_version_they_claim(ended: Ended) -> None:
+def test_rollouts_use_the_version_they_claim(ended: Ended):
     """The engine's log-probabilities follow the learner's, which move away from the base model's."""
     assert all(row["adapter_check/disagreement"] < 0.1 for row in ended.rows)
     assert ended.rows[-1]["adapter_check/movement"] > 3 * ended.rows[-1]["adapter_check/disagreement"]
     assert all(row["mismatch/abs_mean"] < 0.5 for row in ended.rows)
 
 
-def test_every_update_changes_the_adapter(ended: Ended) -> None:
+def test_every_update_changes_the_adapter(ended: Ended):
     assert all(row["grad_norm"] > 0 for row in ended.rows if row["tokens/trained"])
     assert any(row["tokens/trained"] for row in ended.rows)
     assert any(row["reward/seven"] for row in ended.rows)
 
 
-def test_summary_tells_how_far_the_model_has_moved(ended: Ended) -> None:
+def test_summary_tells_how_far_the_model_has_moved(ended: Ended):
     found = ended.summary["plasticity"]
     before, after = found["probe_entropy"]["before"], found["probe_entropy"]["after"]
     assert 0 < before != after > 0
@@ -175,7 +175,7 @@ def test_summary_tells_how_far_the_model_has_moved(ended: Ended) -> None:
     assert len(json.loads((ended.folder / "reference_set.json").read_text())) == 16
 
 
-def test_checkpoint_holds_a_plain_adapter(ended: Ended) -> None:
+def test_checkpoint_holds_a_plain_adapter(ended: Ended):
     newest = ended.folder / "checkpoints" / "latest"
     assert newest.resolve().name == f"update-{ended.summary['updates']:06d}"
     weights = load_file(newest / "adapter" / "adapter_model.safetensors")
@@ -183,7 +183,7 @@ def test_checkpoint_holds_a_plain_adapter(ended: Ended) -> None:
     assert json.loads((newest / "adapter" / "adapter_config.json").read_text())["r"] == 8
 
 
-def test_tensorboard_has_the_curves_and_samples(ended: Ended) -> None:
+def test_tensorboard_has_the_curves_and_samples(ended: Ended):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(ended.folder / "tensorboard"))
@@ -194,7 +194,7 @@ def test_tensorboard_has_the_curves_and_samples(ended: Ended) -> None:
     assert "samples/0/text_summary" in events.Tags()["tensors"]
 
 
-def test_report_is_made_and_where_to_look_is_printed(ended: Ended) -> None:
+def test_report_is_made_and_where_to_look_is_printed(ended: Ended):
     assert "held-out pass@1" in (ended.folder / "report.html").read_text()
     assert (ended.folder / "report.md").exists()
     for hint in ("Ray dashboard  http://127.0.0.1:", "tensorboard --logdir", f"Report: {ended.folder}/report.html"):
@@ -202,7 +202,7 @@ def test_report_is_made_and_where_to_look_is_printed(ended: Ended) -> None:
 
 
 @pytest.mark.slow
-def test_two_rollout_actors_share_the_groups(begin: Begin) -> None:
+def test_two_rollout_actors_share_the_groups(begin: Begin):
     """On two cores both share one; on cards they need two beside the learner's."""
     ended = begin("actors", "rollout.actors=2", "budget.updates=4").end()
     assert ended.code == 0, ended.output
@@ -213,7 +213,7 @@ def test_two_rollout_actors_share_the_groups(begin: Begin) -> None:
 
 
 @pytest.mark.slow
-def test_two_ranks_learn_and_one_goes_on(begin: Begin) -> None:
+def test_two_ranks_learn_and_one_goes_on(begin: Begin):
     run = begin("ranks", "learner.world_size=2")
     run.wait_for_update(3)
     run.process.send_signal(signal.SIGTERM)

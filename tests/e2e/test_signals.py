@@ -74,7 +74,7 @@ def trained(boxing_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.mark.parametrize("moment", moments(), ids=lambda it: f"{it.command}-{it.phase}-{it.seconds}-{it.number.name}")
 def test_signal_has_its_exit_code_and_leaves_nothing(
     moment: Moment, start: Start, trained: Path, temporary: Path, tmp_path: Path
-) -> None:
+):
     """A command that is done may have its own exit code. A server's log may be on stderr before the signal."""
     name, log = f"{moment.command}-{moment.phase}-{moment.seconds}", tmp_path / "log"
     folder: Path = start.folder / name  # type: ignore[attr-defined]
@@ -106,7 +106,7 @@ def test_signal_has_its_exit_code_and_leaves_nothing(
     assert alive == []
 
 
-def test_refused_run_leaves_nothing_of_a_ray_that_is_starting(start: Start, temporary: Path) -> None:
+def test_refused_run_leaves_nothing_of_a_ray_that_is_starting(start: Start, temporary: Path):
     process = start("refused", "rollout.max_prompt_tokens=4")  # found by the tokenizer, while Ray starts
     output, _ = process.communicate()
     assert process.returncode == 2, output

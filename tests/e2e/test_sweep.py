@@ -14,7 +14,7 @@ from tests.json_lines import read_rows, write_rows
 pytestmark = pytest.mark.slow
 
 
-def test_killed_sweep_goes_on_without_work_done_twice(start: Callable[..., subprocess.Popen[str]]) -> None:
+def test_killed_sweep_goes_on_without_work_done_twice(start: Callable[..., subprocess.Popen[str]]):
     folder: Path = start.folder / "ranks-swept"  # type: ignore[attr-defined]
     rows = ({"problem": f"{a} + 9 =", "answer": "7"} for a in range(6))
     benchmark = write_rows(folder.parent / "benchmark.jsonl", rows)

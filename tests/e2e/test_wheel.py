@@ -82,7 +82,7 @@ def run(unpacked: Path, folder: Path, *arguments: str) -> str:
     return ended.stdout
 
 
-def test_the_wheel_has_one_package_with_all_of_its_files(unpacked: Path) -> None:
+def test_the_wheel_has_one_package_with_all_of_its_files(unpacked: Path):
     package, information = sorted(unpacked.iterdir())
     assert (package.name, information.suffix) == ("microbudget_rl", ".dist-info")
     needed = {
@@ -98,7 +98,7 @@ def test_the_wheel_has_one_package_with_all_of_its_files(unpacked: Path) -> None
     assert "microbudget_rollout = microbudget_rl.actors.rollout.vllm_plugin:register" in entries
 
 
-def test_commands_need_no_extra_or_name_it_in_one_line(unpacked: Path, tmp_path: Path) -> None:
+def test_commands_need_no_extra_or_name_it_in_one_line(unpacked: Path, tmp_path: Path):
     shutil.copy(ROOT / "conf" / "recipes" / "mine.csv", tmp_path)
     said = json.loads(run(unpacked, tmp_path, "-c", PROGRAM, *LIGHT, *REFUSED))
     assert [path.name for path in tmp_path.iterdir()] == ["mine.csv"]
@@ -111,14 +111,14 @@ def test_commands_need_no_extra_or_name_it_in_one_line(unpacked: Path, tmp_path:
         assert (code, error.count("\n"), f"pip install 'microbudget-rl[{extra}]'" in error) == (2, 1, True), line
 
 
-def test_workers_of_an_installed_package_verify(unpacked: Path, tmp_path: Path) -> None:
+def test_workers_of_an_installed_package_verify(unpacked: Path, tmp_path: Path):
     (tmp_path / "answers.jsonl").write_text(json.dumps({"gold": "x + 1", "response": "\\boxed{1 + x}"}))
     said = run(unpacked, tmp_path, "-m", "microbudget_rl.launch", "verify", "answers.jsonl")
     assert json.loads(said)["status"] == "correct"
 
 
 @pytest.mark.slow
-def test_it_runs_and_pushes_from_any_folder(unpacked: Path, tmp_path: Path) -> None:
+def test_it_runs_and_pushes_from_any_folder(unpacked: Path, tmp_path: Path):
     call = partial(run, unpacked, tmp_path, "-m", "microbudget_rl.launch")
     call("run", "conf=quickstart", "dashboard.port=0", "budget.updates=2", "budget.minutes=8", "eval.problems=16")
     folder = tmp_path / "runs" / "quickstart"

@@ -18,7 +18,7 @@ SETTINGS = ("budget.updates=2000", "eval.problems=0", "learner.learning_rate=1e-
 """A policy that has learned all there is would end the run."""
 
 
-def test_each_process_in_turn(begin: Begin) -> None:
+def test_each_process_in_turn(begin: Begin):
     """As `python -m tests.faults kill` does, which checks the history, too."""
     trial = Trial(begin)
     for fault in KILLS.values():
@@ -26,7 +26,7 @@ def test_each_process_in_turn(begin: Begin) -> None:
     trial.end()
 
 
-def test_hanging_engine_is_replaced(begin: Begin) -> None:
+def test_hanging_engine_is_replaced(begin: Begin):
     """A stopped process answers no heartbeat."""
     run = begin("hanging", *SETTINGS)
     run.wait_for_update(2)
@@ -38,9 +38,7 @@ def test_hanging_engine_is_replaced(begin: Begin) -> None:
 
 
 @pytest.mark.parametrize(("process", "name", "update"), [(ROLLOUT, "rollout-0", 2), (COORDINATOR, "coordinator", 0)])
-def test_process_that_never_comes_back_ends_the_run_with_the_cause(
-    process: str, name: str, update: int, begin: Begin
-) -> None:
+def test_process_that_never_comes_back_ends_the_run_with_the_cause(process: str, name: str, update: int, begin: Begin):
     """update: the run is that far when it begins."""
     run = begin(f"hopeless-{name}", *SETTINGS)
     run.wait_for_update(update)

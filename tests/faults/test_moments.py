@@ -39,7 +39,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @needs_root
-def test_full_disk_halts_with_the_remedy_and_the_same_command_goes_on(begin: Begin, small_disk: Path) -> None:
+def test_full_disk_halts_with_the_remedy_and_the_same_command_goes_on(begin: Begin, small_disk: Path):
     settings = (f"run.folder={small_disk}", *SETTINGS)
     run = begin("full", "budget.updates=2000", *settings)
     run.wait_for_update(3)
@@ -56,7 +56,7 @@ def test_full_disk_halts_with_the_remedy_and_the_same_command_goes_on(begin: Beg
     assert [row["update"] for row in again.rows] == list(range(1, saved + 6))
 
 
-def test_deleted_folder_is_told_and_does_not_come_back(begin: Begin) -> None:
+def test_deleted_folder_is_told_and_does_not_come_back(begin: Begin):
     run = begin("deleted", "budget.updates=2000", *SETTINGS)
     run.wait_for_update(2)
     run.look()
@@ -69,7 +69,7 @@ def test_deleted_folder_is_told_and_does_not_come_back(begin: Begin) -> None:
     run.check_nothing_left()
 
 
-def test_pause_of_the_coordinator_costs_no_actor(begin: Begin) -> None:
+def test_pause_of_the_coordinator_costs_no_actor(begin: Begin):
     run = begin("paused", "budget.updates=2000", *SETTINGS)
     run.wait_for_update(3)
     at = run.updates
@@ -81,7 +81,7 @@ def test_pause_of_the_coordinator_costs_no_actor(begin: Begin) -> None:
 
 @needs_root
 @pytest.mark.parametrize("update", [5, 6])
-def test_history_outlives_a_disk_that_turns_read_only(small_ext4: Path, update: int) -> None:
+def test_history_outlives_a_disk_that_turns_read_only(small_ext4: Path, update: int):
     """All but the disk is a fake."""
     before, after = VirtualRun(small_ext4 / "run"), VirtualRun(small_ext4 / "run")
     for run in (before, after):

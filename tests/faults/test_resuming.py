@@ -37,7 +37,7 @@ def check_continued(ended: Ended, uninterrupted: Ended) -> None:
     assert {index: problems[index] for index in common} == {index: expected[index] for index in common}
 
 
-def test_run_goes_on_by_itself_when_the_coordinator_is_killed(begin: Begin) -> None:
+def test_run_goes_on_by_itself_when_the_coordinator_is_killed(begin: Begin):
     run = begin("coordinator", "budget.updates=16", *SETTINGS)
     run.wait_for_update(4)
     coordinator = run.find(COORDINATOR)
@@ -55,7 +55,7 @@ def test_run_goes_on_by_itself_when_the_coordinator_is_killed(begin: Begin) -> N
     assert ended.summary["ledger"]["counts"]["deaths/coordinator"] == 1
 
 
-def test_kill_of_the_driver_takes_everything_along_and_is_resumed(begin: Begin, uninterrupted: Ended) -> None:
+def test_kill_of_the_driver_takes_everything_along_and_is_resumed(begin: Begin, uninterrupted: Ended):
     run = begin("driver", "budget.updates=16", *SETTINGS)
     run.wait_for_update(4)
     run.look()
@@ -74,7 +74,7 @@ def test_kill_of_the_driver_takes_everything_along_and_is_resumed(begin: Begin, 
 
 
 @pytest.mark.parametrize("victim", [COORDINATOR, LEARNER])
-def test_kill_while_a_checkpoint_is_written(begin: Begin, uninterrupted: Ended, victim: str) -> None:
+def test_kill_while_a_checkpoint_is_written(begin: Begin, uninterrupted: Ended, victim: str):
     name = f"writing-{victim.removeprefix('ray::')}"
     settings = ("budget.updates=16", *SETTINGS[:1], "checkpoint.every=1", *SETTINGS[2:])
     run = begin(name, *settings)
@@ -87,7 +87,7 @@ def test_kill_while_a_checkpoint_is_written(begin: Begin, uninterrupted: Ended, 
     assert not list(folder.glob(".update-*.tmp"))
 
 
-def test_damaged_checkpoint_gives_way_to_the_one_before(begin: Begin, uninterrupted: Ended) -> None:
+def test_damaged_checkpoint_gives_way_to_the_one_before(begin: Begin, uninterrupted: Ended):
     run = begin("damaged", "budget.updates=16", *SETTINGS)
     run.wait_until(lambda: latest(run.folder) >= 6, "second checkpoint")
     ended = run.end(signal.SIGTERM)
@@ -103,7 +103,7 @@ def test_damaged_checkpoint_gives_way_to_the_one_before(begin: Begin, uninterrup
     assert event in resumed.output
 
 
-def test_no_good_checkpoint_is_bad_input(begin: Begin) -> None:
+def test_no_good_checkpoint_is_bad_input(begin: Begin):
     """The learner finds senseless files, the coordinator damaged ones."""
     settings = ("budget.updates=16", *SETTINGS[:2], "checkpoint.keep_last=1")
     run = begin("lost", *settings)
@@ -121,7 +121,7 @@ def test_no_good_checkpoint_is_bad_input(begin: Begin) -> None:
         (newest / "learner.json").unlink(missing_ok=True)
 
 
-def test_second_signal_leaves_at_once_and_keeps_the_checkpoint(begin: Begin, uninterrupted: Ended) -> None:
+def test_second_signal_leaves_at_once_and_keeps_the_checkpoint(begin: Begin, uninterrupted: Ended):
     run = begin("hurried", "budget.updates=16", *SETTINGS)
     run.wait_until(lambda: latest(run.folder) >= 3, "first checkpoint")
     run.look()
@@ -132,7 +132,7 @@ def test_second_signal_leaves_at_once_and_keeps_the_checkpoint(begin: Begin, uni
     check_continued(begin("hurried", "budget.updates=16", *SETTINGS).end(), uninterrupted)
 
 
-def test_interrupt_from_the_terminal_reaches_all_processes_and_ends_gracefully(begin: Begin) -> None:
+def test_interrupt_from_the_terminal_reaches_all_processes_and_ends_gracefully(begin: Begin):
     run = begin("terminal", "budget.updates=400", *SETTINGS)
     run.wait_for_update(4)
     run.look()
@@ -142,7 +142,7 @@ def test_interrupt_from_the_terminal_reaches_all_processes_and_ends_gracefully(b
     assert latest(ended.folder) == ended.summary["updates"]
 
 
-def test_halted_run_resumes_once_its_cause_is_gone(begin: Begin) -> None:
+def test_halted_run_resumes_once_its_cause_is_gone(begin: Begin):
     nervous = ("guard.window=8", "guard.patience=1", "guard.limit=0.5")
     halted = begin("halted", "budget.updates=400", "guard.action=stop", *nervous, *SETTINGS).end()
     assert halted.code == 3, halted.output

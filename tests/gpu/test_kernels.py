@@ -88,7 +88,7 @@ def shortened(config: Config, machine: Machine) -> Config:
 
 
 @pytest.mark.parametrize("rank", [8, 256])
-def test_each_kernel_gives_the_same_numbers(rank: int, machine: Machine) -> None:
+def test_each_kernel_gives_the_same_numbers(rank: int, machine: Machine):
     config = shortened(load([f"conf=r{rank}_instruct"]), machine)
     room, plain, norm = measure(config, ())
     print(f"\nrank {rank}, {config.model.shape.num_hidden_layers} layers: plain {room / GIB:.2f} GiB")
@@ -101,6 +101,6 @@ def test_each_kernel_gives_the_same_numbers(rank: int, machine: Machine) -> None
     torch.cuda.empty_cache()
 
 
-def test_attention_without_padding_runs_here() -> None:
+def test_attention_without_padding_runs_here():
     for recipe in ("instruct", "llama", "qwen3"):
         assert unpadded_serves(configuration(load([f"conf=r8_{recipe}"]).model), CUDA)

@@ -36,7 +36,7 @@ def quickstart(folder: Path, *settings: str) -> tuple[str, dict[str, Any], list[
 
 
 @pytest.mark.timeout(120 + 60 * MINUTES)
-def test_quickstart_learns_and_frees_the_gpu(tmp_path: Path) -> None:
+def test_quickstart_learns_and_frees_the_gpu(tmp_path: Path):
     before = memory_used()
     said, summary, rows = quickstart(tmp_path)
     assert "of a GPU" in said
@@ -50,7 +50,7 @@ def test_quickstart_learns_and_frees_the_gpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(60 + 60 * MINUTES)
-def test_two_gpus_hold_an_engine_and_a_learner_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_gpus_hold_an_engine_and_a_learner_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The learner's processes exchange gradients through NCCL."""
     two = detect().cards[:2]
     if len(two) < 2:

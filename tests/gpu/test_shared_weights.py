@@ -34,7 +34,7 @@ async def difference(engines: EnginePool, learner: RemoteLearner, number: int) -
     return (await distances(learner, group))[FAITHFUL]
 
 
-def test_engine_and_learner_map_one_copy_and_survive_its_holder(machine: Machine, tmp_path: Path) -> None:
+def test_engine_and_learner_map_one_copy_and_survive_its_holder(machine: Machine, tmp_path: Path):
     config = changed(settings(machine), {"model.shared_weights": "on", "lora.rank": 8, "lora.alpha": 16})
     plan = make_plan(config, machine)
     assert ipc_fault(machine.cards[0]) == ""

@@ -135,7 +135,7 @@ def batch(rig: Rig) -> Batch:
     return Batch(0, tuple(build_group(number, rewards, adapter, 256, (768, 768)) for number in numbers))
 
 
-def test_both_sides_keep_to_their_shares(rig: Rig) -> None:
+def test_both_sides_keep_to_their_shares(rig: Rig):
     peak = rig.update(rig.learner, batch(rig)).metrics["learner/peak_memory"] / GIB
     before, engine, both = (used / GIB for used in (*rig.used, memory_used()))
     plan, memory = rig.plan, rig.plan.machine.gpu_memory / GIB
@@ -152,7 +152,7 @@ def test_both_sides_keep_to_their_shares(rig: Rig) -> None:
         assert least < found < most
 
 
-def test_adapters_are_swapped_during_requests(rig: Rig) -> None:
+def test_adapters_are_swapped_during_requests(rig: Rig):
     async def scenario() -> tuple[float, list[dict[str, float]]]:
         old, new = await rig.learner.publish_synthetic()
         await rig.engine.load(old)
@@ -174,7 +174,7 @@ def test_adapters_are_swapped_during_requests(rig: Rig) -> None:
         assert each[FAITHFUL] < AGREE < 2 * AGREE < each["another adapter is applied"]
 
 
-def test_a_killed_engine_restarts_beside_the_learner(rig: Rig) -> None:
+def test_a_killed_engine_restarts_beside_the_learner(rig: Rig):
     before = inside(rig.engine, lambda actor: actor.vllm_config.cache_config.num_gpu_blocks)
     adapter, _ = rig.run(rig.learner.publish_synthetic())
     os.kill(inside(rig.engine, lambda _: os.getpid()), signal.SIGKILL)
@@ -188,7 +188,7 @@ def test_a_killed_engine_restarts_beside_the_learner(rig: Rig) -> None:
     assert memory_used() < rig.plan.machine.gpu_memory
 
 
-def test_optimizer_in_host_memory_takes_the_same_steps(rig: Rig) -> None:
+def test_optimizer_in_host_memory_takes_the_same_steps(rig: Rig):
     """DeepSpeed's CPU Adam and AdamW on the GPU give the same adapter; the former needs less GPU memory."""
     rig.run(rig.learner.close())
 

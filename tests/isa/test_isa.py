@@ -33,7 +33,7 @@ def seen(isa: str) -> list[Any]:
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="these are instructions of x86")
 @pytest.mark.parametrize("isa", HIDDEN)
-def test_only_these_instructions_are_hidden(isa: str) -> None:
+def test_only_these_instructions_are_hidden(isa: str):
     def left(names: list[str]) -> list[str]:
         return [name for name in names if not re.match(HIDDEN[isa], name)]
 

@@ -51,12 +51,12 @@ def settings_of(**asked: Any) -> dict[str, Any]:
     return {key: read_value(key, text) for key, text in (word.split("=", 1) for word in api._words({}, **asked))}
 
 
-def test_the_page_is_that_of_the_docstrings() -> None:
+def test_the_page_is_that_of_the_docstrings():
     assert (ROOT / "docs" / "reference" / "python.md").read_text("utf-8") == page()
 
 
 @pytest.mark.long
-def test_an_import_is_light_and_a_plan_starts_nothing() -> None:
+def test_an_import_is_light_and_a_plan_starts_nothing():
     program = (
         "import sys, microbudget_rl as mb; assert 'pydantic' not in sys.modules\n"
         "plan = mb.plan('gsm8k', device='4090', price_per_hour=0.5)\n"
@@ -70,7 +70,7 @@ def test_an_import_is_light_and_a_plan_starts_nothing() -> None:
     assert said.endswith("\n1\n")
 
 
-def test_rows_of_any_kind_are_one_file() -> None:
+def test_rows_of_any_kind_are_one_file():
     import datasets
     import pandas
 
@@ -81,7 +81,7 @@ def test_rows_of_any_kind_are_one_file() -> None:
     assert settings_of(problems=ROWS[1:])["data.source"] != source
 
 
-def test_sources_and_presets_stay_paths_are_the_callers_and_parts_are_all_of_the_reward() -> None:
+def test_sources_and_presets_stay_paths_are_the_callers_and_parts_are_all_of_the_reward():
     assert settings_of(problems="sums.csv") == {"data.source": f"file:{Path('sums.csv').absolute()}"}
     assert settings_of(problems="hub:openai/gsm8k/main") == {"data.source": "hub:openai/gsm8k/main"}
     assert settings_of(reward="dapo") == {"reward.preset": "dapo"}
@@ -92,7 +92,7 @@ def test_sources_and_presets_stay_paths_are_the_callers_and_parts_are_all_of_the
     assert settings_of(reward=["mine:score"]) == settings_of(reward="mine:score")
 
 
-def test_values_of_numpy_and_paths_are_those_of_a_command_line() -> None:
+def test_values_of_numpy_and_paths_are_those_of_a_command_line():
     settings = {"lora.rank": numpy.int64(8), "run.folder": Path("elsewhere")}
     found = [*settings_of(problems=ROWS, minutes=numpy.float32(0.5), settings=settings).values()]
     assert found[:3] == [0.5, 8, "elsewhere"]
@@ -114,7 +114,7 @@ def test_values_of_numpy_and_paths_are_those_of_a_command_line() -> None:
         ({"problem": ROWS}, "problems"),
     ],
 )
-def test_bad_input_is_refused_before_a_process_starts(asked: dict[str, Any], said: str) -> None:
+def test_bad_input_is_refused_before_a_process_starts(asked: dict[str, Any], said: str):
     Path("runs").touch()  # nothing can be written there
     with pytest.raises(mb.BadInput, match=said):
         mb.train("mine", **asked)
@@ -125,7 +125,7 @@ def test_bad_input_is_refused_before_a_process_starts(asked: dict[str, Any], sai
 
 
 @pytest.mark.parametrize("path", [None, 5, b"x", "mine"])
-def test_without_a_path_and_a_working_folder_nothing_begins(path: Any, tmp_path: Path) -> None:
+def test_without_a_path_and_a_working_folder_nothing_begins(path: Any, tmp_path: Path):
     run = mb.open(write_run(tmp_path / "mine"))
     shutil.rmtree(tmp_path)
     for call in (mb.open, mb.evaluate, run.export, mb.plan, mb.train):
@@ -133,7 +133,7 @@ def test_without_a_path_and_a_working_folder_nothing_begins(path: Any, tmp_path:
             call(path)
 
 
-def test_an_interrupt_ends_the_script_even_if_the_command_has_just_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_ends_the_script_even_if_the_command_has_just_ended(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "executable", "echo")
     monkeypatch.setattr(sys, "path", [*sys.path, Path()])
     with pytest.raises(RuntimeError):  # there is no run
@@ -146,7 +146,7 @@ def test_an_interrupt_ends_the_script_even_if_the_command_has_just_ended(monkeyp
 @pytest.mark.long
 def test_a_command_has_the_scripts_modules_and_no_terminal_and_refuses_in_its_own_words(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+):
     monkeypatch.setenv("FORCE_COLOR", "1")  # as Jupyter does
     (beside := tmp_path / "scripts").mkdir()
     monkeypatch.syspath_prepend(beside)
@@ -166,7 +166,7 @@ def test_a_command_has_the_scripts_modules_and_no_terminal_and_refuses_in_its_ow
     assert "\x1b" not in said
 
 
-def test_a_run_shows_what_its_folder_has(tmp_path: Path) -> None:
+def test_a_run_shows_what_its_folder_has(tmp_path: Path):
     run = mb.open(write_run(tmp_path / "mine"))
     assert [len(run.metrics), run.metrics[-1]["update"], run.summary.updates, run.adapter] == [40, 40, 40, None]
     assert {pair.outcome for pair in run.samples("worse")} <= {"right before, wrong after"}
@@ -177,7 +177,7 @@ def test_a_run_shows_what_its_folder_has(tmp_path: Path) -> None:
         run.resume()
 
 
-def test_an_evaluation_measures_problems_and_benchmarks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_evaluation_measures_problems_and_benchmarks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     words: list[str] = []
     monkeypatch.setattr(api, "_command", lambda name, arguments, expected: words.extend(arguments))
     mb.evaluate(write_run(tmp_path / "mine"), ROWS, benchmarks="aime24", n=4)
@@ -187,7 +187,7 @@ def test_an_evaluation_measures_problems_and_benchmarks(tmp_path: Path, monkeypa
 
 
 @pytest.mark.long
-def test_a_command_whose_caller_is_gone_ends() -> None:
+def test_a_command_whose_caller_is_gone_ends():
     command = [sys.executable, "-m", "microbudget_rl.launch", "--version"]
     for caller, code in ((os.getpid(), 0), (1, 143)):
         assert subprocess.run(command, env=os.environ | {CALLER: str(caller)}, check=False).returncode == code

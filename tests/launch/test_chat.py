@@ -63,7 +63,7 @@ def chat(monkeypatch: pytest.MonkeyPatch, *lines: str) -> tuple[str, list[tuple[
     return console.file.getvalue(), requests  # type: ignore[attr-defined]
 
 
-def test_every_line_is_a_problem_with_instructions_and_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_line_is_a_problem_with_instructions_and_examples(monkeypatch: pytest.MonkeyPatch):
     said, requests = chat(monkeypatch, "3 + 4", "", "5 + 6")
     row = next(line for line in said.splitlines() if "boxed" in line)
     assert row.index("{1}") < row.index("{7}")
@@ -76,7 +76,7 @@ def test_every_line_is_a_problem_with_instructions_and_examples(monkeypatch: pyt
     assert seeds[0] == seeds[1] != seeds[2] == seeds[3]
 
 
-def test_problem_is_shown_as_in_the_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_problem_is_shown_as_in_the_evaluation(monkeypatch: pytest.MonkeyPatch):
     said, requests = chat(monkeypatch, "/problem 1")
     assert said.startswith("3 + 4\nreference answer: 7\n")
     assert said.index("wrong") < said.index("correct")
@@ -88,13 +88,13 @@ def test_problem_is_shown_as_in_the_evaluation(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("line", "expected"), [("/problem 3", "/problem 3: "), ("word " * 20, "the prompt has 29 tokens")]
 )
-def test_refused_line_does_not_end_the_chat(line: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_line_does_not_end_the_chat(line: str, expected: str, monkeypatch: pytest.MonkeyPatch):
     said, _ = chat(monkeypatch, line, "hello")
     assert said.startswith(expected)
     assert r"\boxed{7}" in said
 
 
-def test_log_is_shown_only_if_the_engine_fails(capfd: pytest.CaptureFixture[str]) -> None:
+def test_log_is_shown_only_if_the_engine_fails(capfd: pytest.CaptureFixture[str]):
     with off_screen() as screen:
         os.write(1, b"noise")
         print("answer", file=screen)

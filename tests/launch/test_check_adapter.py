@@ -90,7 +90,7 @@ MISTAKES: dict[str, tuple[dict[str, Change], set[str]]] = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes_of_a_server(mistake: str, check: Check) -> None:
+def test_mistakes_of_a_server(mistake: str, check: Check):
     """An effect that is too small to tell is no proof: the exit code is 1, although nothing is wrong."""
     changes, wrong = MISTAKES[mistake]
     adapter = "faint" if mistake == "faint" else "mine"
@@ -115,7 +115,7 @@ def test_mistakes_of_a_server(mistake: str, check: Check) -> None:
         ("mine", "server=http://hangs/v1 served=mine json=.", "json=."),
     ],
 )
-def test_bad_input(adapter: str, options: str, said: str, check: Check, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input(adapter: str, options: str, said: str, check: Check, capsys: pytest.CaptureFixture[str]):
     assert check(adapter, options) == 2
     captured = capsys.readouterr()
     assert re.search(said, captured.err)

@@ -41,7 +41,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
     return lambda: " ".join("".join(capsys.readouterr()).split())
 
 
-def test_without_measuring_it_shows_the_plan_or_its_refusal(here: list[str], said: Callable[[], str]) -> None:
+def test_without_measuring_it_shows_the_plan_or_its_refusal(here: list[str], said: Callable[[], str]):
     assert main([*here, "measure=false"]) == 0
     text = said()
     assert text.startswith("python launch/doctor.py conf=quickstart device=cpu")
@@ -53,7 +53,7 @@ def test_without_measuring_it_shows_the_plan_or_its_refusal(here: list[str], sai
 
 def test_a_measurement_is_kept_and_an_engine_that_does_not_start_is_a_finding(
     here: list[str], monkeypatch: pytest.MonkeyPatch, said: Callable[[], str]
-) -> None:
+):
     monkeypatch.setattr(doctor, "calibrate", lambda plan, *_: keep_measured(MEASURED, plan))
     assert main(here) == 0
     assert f"a measurement here: {DOCTOR}" in said()
@@ -66,7 +66,7 @@ def test_a_measurement_is_kept_and_an_engine_that_does_not_start_is_a_finding(
 @pytest.mark.parametrize(("status", "verdict"), [(Status.WRONG, "worth it"), (Status.CORRECT, "too easy")])
 def test_the_exit_code_says_whether_it_is_worth_it(
     status: Status, verdict: str, here: list[str], monkeypatch: pytest.MonkeyPatch, said: Callable[[], str]
-) -> None:
+):
     """Half of the samples are right, or all of them."""
 
     async def sample(_plan: Plan, _path: str, problems: Sequence[Problem], *rest: Any) -> Sampled:
@@ -102,7 +102,7 @@ def archived(here: list[str]) -> dict[str, str]:
 @pytest.mark.parametrize("broken", ["describe_host", "carry_out_run", "check"])
 def test_a_phase_that_fails_leaves_an_archive_and_stops_no_other(
     broken: str, here: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     works = Mock(return_value=0)
     monkeypatch.setattr(doctor, "locate", works)
     for name in ("describe_host", "carry_out_run", "check"):
@@ -114,7 +114,7 @@ def test_a_phase_that_fails_leaves_an_archive_and_stops_no_other(
     assert main([*here, "report=true"]) == 3 * (broken == "check")
 
 
-def test_a_kill_that_fails_at_the_end_is_a_warning(here: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_that_fails_at_the_end_is_a_warning(here: list[str], monkeypatch: pytest.MonkeyPatch):
     runs = Mock(side_effect=[None, OSError])
     for name, works in (("locate", Mock()), ("carry_out_run", runs), ("check", Mock(return_value=0))):
         monkeypatch.setattr(doctor, name, works)
@@ -122,7 +122,7 @@ def test_a_kill_that_fails_at_the_end_is_a_warning(here: list[str], monkeypatch:
     assert (runs.call_count, "doctor/kill-error.txt" in archived(here)) == (2, True)
 
 
-def test_an_engine_leaves_its_mps_before_it_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_leaves_its_mps_before_it_is_killed(monkeypatch: pytest.MonkeyPatch):
     done = Mock()
     engine = Mock(pid=7, kill=done.kill, **{"name.return_value": "ray::RolloutActo"})
     monkeypatch.setattr("psutil.Process", lambda _: Mock(**{"children.return_value": [engine]}))
@@ -133,7 +133,7 @@ def test_an_engine_leaves_its_mps_before_it_is_killed(monkeypatch: pytest.Monkey
 
 def test_an_archive_is_small_and_keeps_the_ends_of_logs(
     here: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.setattr("microbudget_rl.launch.checkup.archive.CHARACTERS", 2000)
     made = Archive(tmp_path / "runs/doctor-quickstart.tar.gz", PlainConsole())
     for number in range(10):
@@ -144,7 +144,7 @@ def test_an_archive_is_small_and_keeps_the_ends_of_logs(
         assert text == "a line of a log\n" * 11 + f"the end of {Path(name).stem}"
 
 
-def test_logs_of_failed_work_stay(monkeypatch: pytest.MonkeyPatch, said: Callable[[], str]) -> None:
+def test_logs_of_failed_work_stay(monkeypatch: pytest.MonkeyPatch, said: Callable[[], str]):
     def session(_: object, __: object, folder: Path, **___: object) -> None:
         (ray_session.make_temporary(folder) / ray_session.RAY / "session_latest" / "logs").mkdir(parents=True)
         raise ActorDied("no kernel image is available")
@@ -158,6 +158,6 @@ def test_logs_of_failed_work_stay(monkeypatch: pytest.MonkeyPatch, said: Callabl
 
 
 @pytest.mark.parametrize("given", ["measure=maybe", "report=maybe", "measure=true measure=signal", "signal.minutes=0"])
-def test_bad_input_is_refused(given: str, here: list[str], said: Callable[[], str]) -> None:
+def test_bad_input_is_refused(given: str, here: list[str], said: Callable[[], str]):
     assert main([*here, *given.split()]) == 2
     assert said().startswith(f"doctor.py: {given.partition(' ')[0]}")

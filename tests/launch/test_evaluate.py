@@ -97,7 +97,7 @@ def draw(evaluation: PreparedEvaluation, rounds: int, right: int) -> None:
 )
 def test_bad_input_is_one_line_and_leaves_no_folder(
     arguments: list[str], tiny_model: Path, setting: str, said: str, refused: Callable[..., str], tmp_path: Path
-) -> None:
+):
     if setting == "adapter=untouched":
         save_adapter(Path("untouched"), tiny_model, std=0.0)
     kept = [argument for argument in arguments if argument.partition("=")[0] != setting.partition("=")[0]]
@@ -107,7 +107,7 @@ def test_bad_input_is_one_line_and_leaves_no_folder(
 
 def test_results_are_written_as_documented(
     arguments: list[str], adapter: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+):
     arguments = [*arguments, f"adapter={adapter}"]
     assert evaluate.main([*arguments, "plan=true"]) == 0
     assert "sums: 6 problems × 2 samples, by base model and adapter" in capsys.readouterr().out
@@ -119,7 +119,7 @@ def test_results_are_written_as_documented(
     assert conclude(evaluation, "completed", Console(quiet=True)) == 0
     folder = tmp_path / "runs" / "quickstart" / "evaluation"
     assert sorted(path.name for path in folder.iterdir()) == [MARK, "evaluation.json", "evaluation.md", "samples"]
-    names = {f"{name}-{policy}.jsonl" for name in ("few", "sums") for policy in ("base", "adapter")}
+    names = {f"eval-{policy}-{name}.jsonl" for name in ("few", "sums") for policy in ("base", "adapter")}
     assert {path.name for path in (folder / "samples").iterdir()} == names
     sample, *_ = read_rows(folder / "samples" / "eval-base-few.jsonl", EvaluatedSample)
     assert {"version", "reward", "extracted"} <= sample.content.keys()
@@ -137,7 +137,7 @@ def test_results_are_written_as_documented(
 
 def test_samples_of_the_base_model_are_taken_over_from_another_evaluation(
     arguments: list[str], adapter: Path, tmp_path: Path, refused: Callable[..., str]
-) -> None:
+):
     asked = [*arguments, "run.name=tuned", f"adapter={adapter}"]
     taken = [*asked, f"base={tmp_path}/runs/base/evaluation"]
     assert "evaluation.json" in refused(evaluate.main, taken)
@@ -160,7 +160,7 @@ def test_samples_of_the_base_model_are_taken_over_from_another_evaluation(
 
 def test_finished_evaluation_needs_no_engine_and_is_in_the_report_of_its_run(
     arguments: list[str], tiny_model: Path, tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     run = write_run(tmp_path / "runs" / "quickstart", model=str(tiny_model))
     evaluation = prepared(arguments)
     draw(evaluation, rounds=2, right=6)
@@ -173,7 +173,7 @@ def test_finished_evaluation_needs_no_engine_and_is_in_the_report_of_its_run(
     assert "someone/else" in refused(evaluate.main, arguments)
 
 
-def test_cut_evaluation_has_no_figures_without_a_complete_round(arguments: list[str]) -> None:
+def test_cut_evaluation_has_no_figures_without_a_complete_round(arguments: list[str]):
     evaluation = prepared(arguments)
     console = Console(record=True, width=200)
     assert conclude(evaluation, "budget_exhausted", console) == 0
@@ -190,7 +190,7 @@ def trained(arguments: list[str], tiny_model: Path, tmp_path: Path) -> Path:
     return write_trained(tmp_path / "sweep" / "r8", tiny_model, settings=own)
 
 
-def test_adapter_of_a_run_is_evaluated_with_its_settings_in_its_folder(arguments: list[str], trained: Path) -> None:
+def test_adapter_of_a_run_is_evaluated_with_its_settings_in_its_folder(arguments: list[str], trained: Path):
     asked = [f"adapter={trained}/checkpoints/latest", arguments[3]]
     evaluation = prepared(asked)
     assert evaluation.folder.path == trained / "evaluation"
@@ -206,7 +206,7 @@ def test_adapter_of_a_run_is_evaluated_with_its_settings_in_its_folder(arguments
 
 def test_run_named_as_adapter_stands_for_its_result_without_the_problems_that_chose_it(
     arguments: list[str], trained: Path
-) -> None:
+):
     """Version 4 is the latest; a copy of it is the chosen one."""
     problems, checkpoints = prepared(arguments).policies[0].problems, Checkpoints(trained / "checkpoints")
     asked = [f"adapter={trained}", f"benchmarks=[file:{trained.parents[1]}/sums.jsonl]", "n=2"]
@@ -224,7 +224,7 @@ def test_run_named_as_adapter_stands_for_its_result_without_the_problems_that_ch
 
 def test_base_model_is_evaluated_without_the_problems_that_will_choose_in_a_run_of_its_settings(
     arguments: list[str], trained: Path, tmp_path: Path
-) -> None:
+):
     """As the runs are."""
     folder, source = f"run.folder={trained.parent}", f"file:{tmp_path}/sums.jsonl"
     own = [f"data.eval_source={source}", "eval.problems=3", "validation.problems=2", "validation.every=5"]
@@ -240,7 +240,7 @@ def test_base_model_is_evaluated_without_the_problems_that_will_choose_in_a_run_
     ]
 
 
-def test_run_without_the_checkpoint_is_named(arguments: list[str], trained: Path, refused: Callable[..., str]) -> None:
+def test_run_without_the_checkpoint_is_named(arguments: list[str], trained: Path, refused: Callable[..., str]):
     assert "checkpoints/best" in refused(evaluate.main, [f"adapter={trained}/checkpoints/best", arguments[3], "n=2"])
     shutil.rmtree(trained / "checkpoints")
     assert "no checkpoint" in refused(evaluate.main, [f"adapter={trained}", arguments[3], "n=2"])
@@ -248,7 +248,7 @@ def test_run_without_the_checkpoint_is_named(arguments: list[str], trained: Path
 
 def test_adapter_made_elsewhere_does_not_end_up_in_the_report_of_a_run(
     arguments: list[str], adapter: Path, trained: Path, tmp_path: Path, refused: Callable[..., str]
-) -> None:
+):
     (tmp_path / "runs").mkdir()
     run = trained.rename(tmp_path / "runs" / "quickstart")
     assert "is not from the run in" in refused(evaluate.main, [*arguments, f"adapter={adapter}"])
@@ -259,7 +259,7 @@ def test_adapter_made_elsewhere_does_not_end_up_in_the_report_of_a_run(
 
 def test_evaluation_is_locked_and_renamed_with_its_run_when_that_is_overwritten(
     arguments: list[str], tmp_path: Path, refused: Callable[..., str]
-) -> None:
+):
     folder = tmp_path / "runs" / "quickstart" / "evaluation"
     claim(folder.parent, "run")
     descriptor = lock(folder)
@@ -274,7 +274,7 @@ def test_evaluation_is_locked_and_renamed_with_its_run_when_that_is_overwritten(
         assert folder.exists() == there
 
 
-def test_answers_are_compared_in_one_spelling_and_unreadable_ones_with_nothing() -> None:
+def test_answers_are_compared_in_one_spelling_and_unreadable_ones_with_nothing():
     assert alike(r"\frac{1}{2}", "1/2")
     assert alike("1,000", "1000")
     assert not alike("(2, 3)", "(3, 2)")
@@ -296,7 +296,7 @@ class Recorder(FakeEngine):
 
 def test_a_run_and_evaluate_take_the_same_samples_of_the_held_out_problems(
     arguments: list[str], trained: Path, tmp_path: Path
-) -> None:
+):
     evaluation = prepared([f"adapter={trained}/checkpoints/latest", "benchmarks=[heldout]", "n=2"])
     (base, adapter), engine = evaluation.policies, Recorder()
     attempts = Attempts(evaluation.config, engine, FakeVerifier(0.0), VirtualClock())
@@ -325,7 +325,7 @@ def test_a_run_and_evaluate_take_the_same_samples_of_the_held_out_problems(
 
 def test_problems_of_the_training_never_count_as_held_out(
     arguments: list[str], trained: Path, refused: Callable[..., str]
-) -> None:
+):
     asked = [f"adapter={trained}/checkpoints/latest", "benchmarks=[heldout]", "n=2"]
     ((held_out, _),) = prepared(asked).samples
     (trained / "problems.digest").write_text(json.dumps({HELD_OUT_SETS: held_out.digest}))
@@ -335,7 +335,7 @@ def test_problems_of_the_training_never_count_as_held_out(
         assert "data.source" in refused(evaluate.main, [*asked, change, "plan=true"])
 
 
-def test_results_of_other_benchmarks_stay_under_the_same_protocol(arguments: list[str]) -> None:
+def test_results_of_other_benchmarks_stay_under_the_same_protocol(arguments: list[str]):
     rest = arguments[:3] + arguments[5:]
     sums, few = (f"benchmarks=[{source}]" for source in arguments[3].removeprefix("benchmarks=[")[:-1].split(","))
     for benchmark, n, rounds, right, expected in (
@@ -357,7 +357,7 @@ def result(name: str, base: dict[str, Any], adapter: dict[str, Any] | None = Non
     return {**facts, "base": base, "adapter": adapter, "paired": paired}
 
 
-def test_table_of_80_columns_and_markdown_say_the_same() -> None:
+def test_table_of_80_columns_and_markdown_say_the_same():
     voted = {"maj@n": 0.3, "intervals": {"maj@n": [0.1, 0.5]}, "unverified": 0.125}
     benchmarks = [
         result("aime24", scores(16, 9, {1: 0.25}) | voted, scores(16, 9, {1: 0.5}) | voted),

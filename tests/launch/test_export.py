@@ -22,7 +22,7 @@ pytestmark = pytest.mark.long
 
 def test_export_appears_verified_as_the_rounded_sum_and_else_the_base(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     run = write_trained(tmp_path / "runs" / "mine", tiny_model, settings=(SHOWN,))
@@ -60,7 +60,7 @@ def test_export_appears_verified_as_the_rounded_sum_and_else_the_base(
 
 def test_export_that_differs_leaves_nothing(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+):
     rounded = merged.rounded
     monkeypatch.setattr(merged, "rounded", lambda weight, *how: rounded(1.1 * weight, *how))
     assert export.main([str(run), "to=place/out"]) == 1
@@ -69,9 +69,7 @@ def test_export_that_differs_leaves_nothing(
     assert list(Path("place").iterdir()) == []
 
 
-def test_float32_keeps_what_rounding_loses(
-    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_float32_keeps_what_rounding_loses(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     stop = "model.stop_tokens=['<|endoftext|>']"
     run = write_trained(tmp_path / "runs" / "mine", tiny_model, std=2e-4, settings=(stop,))
     assert export.main([str(run), "to=out"]) == 1
@@ -82,7 +80,7 @@ def test_float32_keeps_what_rounding_loses(
     assert json.loads(Path("out/generation_config.json").read_text())["eos_token_id"] == [2, 0]
 
 
-def test_full_disk_leaves_nothing(run: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]) -> None:
+def test_full_disk_leaves_nothing(run: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]):
     def full(_: object, file: Path, **__: object) -> None:
         file.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -113,7 +111,7 @@ def name_another_base(checkpoint: Path) -> None:
 )
 def test_run_without_a_usable_adapter_is_refused(
     damage: Callable[[Path], None], said: str, run: Path, refused: Callable[..., str]
-) -> None:
+):
     damage(run / "checkpoints" / "update-000004")
     before = files(Path())
     assert said in refused(export.main, [str(run), "to=out"])
@@ -121,7 +119,7 @@ def test_run_without_a_usable_adapter_is_refused(
 
 
 @pytest.mark.parametrize("option", ["to=taken", "to=runs/mine/x/y", "to=dangling"])
-def test_place_that_is_not_possible_is_refused(option: str, run: Path, refused: Callable[..., str]) -> None:
+def test_place_that_is_not_possible_is_refused(option: str, run: Path, refused: Callable[..., str]):
     Path("taken").mkdir()
     Path("dangling").symlink_to("nowhere")
     mark(run, "run")
@@ -133,7 +131,7 @@ def test_place_that_is_not_possible_is_refused(option: str, run: Path, refused: 
 @pytest.mark.parametrize(("key", "value"), [("path", "/no/such/model"), ("pin", "0" * 40)])
 def test_run_whose_base_model_is_lost_or_exchanged_is_refused(
     key: str, value: str, run: Path, refused: Callable[..., str]
-) -> None:
+):
     file = run / "config.yaml"
     file.write_text(re.sub(rf"^  {key}: .*$", f"  {key}: '{value}'", file.read_text(), flags=re.MULTILINE))
     assert f"model.{key}={value}" in refused(export.main, [str(run), "to=out"])

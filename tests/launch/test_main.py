@@ -9,7 +9,7 @@ from microbudget_rl import launch
 from microbudget_rl.launch.__main__ import COMMANDS, main
 
 
-def test_every_command_exists(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_exists(capsys: pytest.CaptureFixture[str]):
     """A person types them as `python launch/NAME.py`; `result` is a script's."""
     files = {file.stem for file in Path(launch.__file__).parent.glob("*.py") if "\n@command(" in file.read_text()}
     assert {file.replace("_", "-") for file in files - {"__main__"}} <= {*COMMANDS}
@@ -28,5 +28,5 @@ def test_every_command_exists(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "conf=quikstart"], r"run\.py: .*nearest: quickstart"),
     ],
 )
-def test_bad_input_is_one_line(arguments: list[str], expected: str, refused: Callable[..., str]) -> None:
+def test_bad_input_is_one_line(arguments: list[str], expected: str, refused: Callable[..., str]):
     assert re.match(expected, refused(main, arguments))

@@ -57,7 +57,7 @@ def metadata(hub: Hub) -> Any:
 
 def test_repository_gets_adapter_card_and_training_and_nothing_private(
     run: Path, finished: Path, tiny_model: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
-) -> None:
+):
     assert push.main([str(run), "to=me/mine"]) == 0
     files = hub.files["me/mine"]
     assert files.keys() == {*PUBLISHED.split()}
@@ -85,7 +85,7 @@ def test_repository_gets_adapter_card_and_training_and_nothing_private(
     assert settings["lora"]["rank"] == 4
 
 
-def test_card_of_another_version_says_whose_report_it_has(run: Path, hub: Hub) -> None:
+def test_card_of_another_version_says_whose_report_it_has(run: Path, hub: Hub):
     summary = json.loads((run / "summary.json").read_text())
     (run / "summary.json").write_text(json.dumps(summary | {"result": {"update": 40, "why": "the last"}}))
     assert push.main([str(run), "to=me/mine", "checkpoint=update-000004", "private=false"]) == 0
@@ -105,7 +105,7 @@ def test_card_of_another_version_says_whose_report_it_has(run: Path, hub: Hub) -
         ("model.path", "owner/name", "owner/name"),
     ],
 )
-def test_paths_become_names(key: str, value: object, published: object) -> None:
+def test_paths_become_names(key: str, value: object, published: object):
     Path("clients/acme/model").mkdir(parents=True)
     section, _, name = key.rpartition(".")
     assert push.public({key: value}) == {key: published}
@@ -114,7 +114,7 @@ def test_paths_become_names(key: str, value: object, published: object) -> None:
 
 def test_merged_model_is_verified_first(
     run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+):
     with monkeypatch.context() as patched:
         patched.setattr("microbudget_rl.launch.trained.merged.write_verified", lambda *_: "the export differs")
         assert push.main([str(run), "to=me/mine", "format=merged"]) == 1
@@ -128,7 +128,7 @@ def test_merged_model_is_verified_first(
 
 def test_dry_run_shows_all_and_needs_nothing(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+):
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert push.main([str(run), "to=me/mine", "dry_run=true"]) == 0
@@ -137,7 +137,7 @@ def test_dry_run_shows_all_and_needs_nothing(
     assert "library_name: peft" in said
 
 
-def test_model_of_the_hub_is_named_with_its_commit(run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_of_the_hub_is_named_with_its_commit(run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Trained, "base_name", "someone/base")
     monkeypatch.setattr(push, "name_on_hub", lambda model: ("someone/base", "a" * 40))
     assert push.main([str(run), "to=me/mine"]) == 0
@@ -151,7 +151,7 @@ def test_model_of_the_hub_is_named_with_its_commit(run: Path, hub: Hub, monkeypa
 
 def test_files_in_the_hub_are_replaced_only_when_asked_and_before_anything_is_written(
     run: Path, hub: Hub, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     hub.files["me/mine"] = {".gitattributes": b""}  # as after an upload that broke off
     assert push.main([str(run), "to=me/mine"]) == 0
     before = dict(hub.files["me/mine"])
@@ -167,7 +167,7 @@ def test_files_in_the_hub_are_replaced_only_when_asked_and_before_anything_is_wr
 
 def test_nothing_is_sent_without_a_good_token_or_of_a_run_that_has_not_ended(
     run: Path, hub: Hub, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     for token, said in (("", "HF_TOKEN"), ("hf_wrong", "HF_TOKEN"), ("hf_ключ", "to=me/mine")):
         monkeypatch.setenv("HF_TOKEN", token)
         assert said in refused(push.main, [str(run), "to=me/mine"])
@@ -176,7 +176,7 @@ def test_nothing_is_sent_without_a_good_token_or_of_a_run_that_has_not_ended(
     assert not hub.files
 
 
-def test_page_of_the_hub_does_not_show_the_token(run: Path, hub: Hub, refused: Callable[..., str]) -> None:
+def test_page_of_the_hub_does_not_show_the_token(run: Path, hub: Hub, refused: Callable[..., str]):
     pages = {
         "HTTP 507": in_full(f"<html>{TOKEN}</html>".encode(), 507, **{"Content-Type": "text/html"}),
         "no room": in_full({"error": f"no room left for {TOKEN}"}, 507),
@@ -195,7 +195,7 @@ def test_page_of_the_hub_does_not_show_the_token(run: Path, hub: Hub, refused: C
 )
 def test_hub_away_silent_or_unreadable(
     kind: str, at: str, cause: str, run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
-) -> None:
+):
     monkeypatch.setattr(push, "SILENCE_S", 0.3)
     if kind == "away":
         monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")

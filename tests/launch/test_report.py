@@ -58,7 +58,7 @@ def sweep_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_report_of_a_run_has_all_its_parts_in_order(run_folder: Path) -> None:
+def test_report_of_a_run_has_all_its_parts_in_order(run_folder: Path):
     page = (run_folder / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
     header, _, body = page.partition("</header>")
     assert "It learned: held-out pass@1 rose from" in header
@@ -68,7 +68,7 @@ def test_report_of_a_run_has_all_its_parts_in_order(run_folder: Path) -> None:
     assert "1 sign of collapse" in body
 
 
-def test_report_needs_no_other_file_and_runs_no_code(run_folder: Path, sweep_folder: Path) -> None:
+def test_report_needs_no_other_file_and_runs_no_code(run_folder: Path, sweep_folder: Path):
     for folder in (run_folder, sweep_folder):
         page = (folder / "report.html").read_text()
         assert re.findall(r"(?:src|href)=\"(?!#|data:|[\w.-]+/report\.html\")[^\"]*\"", page) == []
@@ -80,7 +80,7 @@ def test_report_needs_no_other_file_and_runs_no_code(run_folder: Path, sweep_fol
     assert page.count("<span>2e-4</span>") == 2  # never broken at its hyphen
 
 
-def test_report_of_a_sweep_answers_its_question(sweep_folder: Path) -> None:
+def test_report_of_a_sweep_answers_its_question(sweep_folder: Path):
     page = re.sub("</?span>", "", (sweep_folder / "report.html").read_text()).replace("\N{NO-BREAK SPACE}", " ")
     assert "No effect of the rank can be shown here: at learning rate 1e-5, rank 64 ends 4.2 points above" in page
     assert "1 of 5 runs of rank 256 (pending).</h1>" in page
@@ -102,7 +102,7 @@ def benchmarked_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_report_of_benchmarks_has_the_papers_tables_figures_and_claims(benchmarked_folder: Path) -> None:
+def test_report_of_benchmarks_has_the_papers_tables_figures_and_claims(benchmarked_folder: Path):
     page = (benchmarked_folder / "report.html").read_text()
     header, _, body = page.partition("</header>")
     assert "&lt;script&gt;" in header.partition("<h1")[0]
@@ -117,7 +117,7 @@ def test_report_of_benchmarks_has_the_papers_tables_figures_and_claims(benchmark
 
 def test_markdown_has_whole_tables_and_no_live_text(
     run_folder: Path, sweep_folder: Path, benchmarked_folder: Path, tmp_path: Path
-) -> None:
+):
     halted = write_run(tmp_path / "halted", after=None, status="halted", reason=HOSTILE)
     write(halted)
     for folder, tables in ((run_folder, 5), (sweep_folder, 3), (benchmarked_folder, 7), (halted, 2)):
@@ -130,7 +130,7 @@ def test_markdown_has_whole_tables_and_no_live_text(
     assert "evil.example" in (halted / "report.md").read_text()
 
 
-def test_a_run_that_has_hardly_begun_has_a_report(tmp_path: Path) -> None:
+def test_a_run_that_has_hardly_begun_has_a_report(tmp_path: Path):
     (tmp_path / "config.yaml").write_text(f"format: {FORMAT}\nrun: {{name: young}}\nrollout: {{}}\nlearner: {{}}\n")
     page = write(tmp_path).read_text()
     assert "No conclusion: the base model was not evaluated" in page
@@ -141,7 +141,7 @@ def test_a_run_that_has_hardly_begun_has_a_report(tmp_path: Path) -> None:
     ("name", "kind"),
     [("report.html", "folder"), ("report.md", "text"), ("comparison.html", "link"), ("comparison.md", "text")],
 )
-def test_only_reports_are_replaced_and_both_files_or_neither(tmp_path: Path, name: str, kind: str) -> None:
+def test_only_reports_are_replaced_and_both_files_or_neither(tmp_path: Path, name: str, kind: str):
     folders = [write_run(tmp_path / each, updates=2) for each in "ab"][: 1 if name.startswith("report") else 2]
     page = write(*folders)
     theirs, notes = page.with_name(name), tmp_path / "notes"
@@ -159,7 +159,7 @@ def test_only_reports_are_replaced_and_both_files_or_neither(tmp_path: Path, nam
     assert files(tmp_path) == before
 
 
-def test_run_does_not_fail_for_its_report(tmp_path: Path) -> None:
+def test_run_does_not_fail_for_its_report(tmp_path: Path):
     folder = write_run(tmp_path / "one")
     assert attempt(folder) == "one/report.html"
     (folder / "metrics.jsonl").write_text("[]\n")
@@ -187,7 +187,7 @@ CLIPPED_TEXTS = """() => [...document.querySelectorAll('.plot text')].filter(tex
 @pytest.mark.parametrize(("width", "height"), [(320, 800), (1280, 800)])
 def test_report_fits_phone_and_desktop(
     browser: Any, run_folder: Path, sweep_folder: Path, benchmarked_folder: Path, width: int, height: int
-) -> None:
+):
     paper_plots = 1 + len(PAPER_FIGURES) * len(PAPER["models"])
     for folder, plots in (
         (run_folder, len(RUN_PLOTS)),

@@ -45,13 +45,13 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_gpu")
 def test_bad_input_is_one_line_and_exit_code_two(
     arguments: list[str], said: str, refused: Callable[..., str], tmp_path: Path
-) -> None:
+):
     assert said in refused(run.main, [*arguments, f"run.folder={tmp_path}", "dashboard.port=0"])
     assert not [path for path in tmp_path.iterdir() if any(path.iterdir())]
 
 
 @pytest.mark.long
-def test_plan_is_printed_without_anything_heavy_being_imported() -> None:
+def test_plan_is_printed_without_anything_heavy_being_imported():
     code = (
         "import sys; from microbudget_rl.launch.run import main; code = main(sys.argv[1:]);"
         "print('heavy:', sorted({'torch', 'ray', 'vllm', 'transformers'} & set(sys.modules))); sys.exit(code)"
@@ -66,7 +66,7 @@ def test_plan_is_printed_without_anything_heavy_being_imported() -> None:
 @pytest.mark.usefixtures("no_gpu")
 def test_plan_refuses_an_adapter_to_start_from_as_the_run_would(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
-) -> None:
+):
     write_trained(tmp_path / "runs" / "first", tiny_model)
     monkeypatch.chdir(tmp_path)
     asked = ["conf=quickstart", f"model.path={tiny_model}", "lora.start_from=runs/first", "plan=true"]
@@ -81,7 +81,7 @@ def test_plan_refuses_an_adapter_to_start_from_as_the_run_would(
 @pytest.mark.usefixtures("no_gpu")
 def test_plan_where_a_run_would_join_a_cluster_names_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+):
     for address in ("10.0.0.1:6379", ""):
         monkeypatch.setenv("RAY_ADDRESS", address)
         assert run.main(["conf=quickstart", "plan=true"]) == 0
@@ -91,7 +91,7 @@ def test_plan_where_a_run_would_join_a_cluster_names_it(
 @pytest.mark.usefixtures("no_gpu")
 def test_an_overwriting_run_that_cannot_start_loses_nothing_but_the_leftovers_of_a_killed_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
-) -> None:
+):
     (folder := tmp_path / "quickstart").mkdir()
     mark(folder, "run")
     (folder / "config.yaml").write_text(dump(load(["conf=quickstart"])))
@@ -178,7 +178,7 @@ sys.exit(run.carry_out(request, Console(quiet=True), session()))
 )
 def test_any_end_has_its_summary_its_exit_code_and_its_command(
     what: str, code: int, status: str, reason: str, tmp_path: Path
-) -> None:
+):
     """The driver has no Ray. It ends before there is a coordinator, slowly, or with a conclusion that fails."""
     done = subprocess.run([sys.executable, "-c", DRIVER, what, str(tmp_path)], timeout=240)
     summary = json.loads((tmp_path / "summary.json").read_text())

@@ -37,9 +37,7 @@ def run(tmp_path: Path) -> Path:
         (["show=all", "verdict=wrong"], "ae"),
     ],
 )
-def test_chosen_responses_are_shown(
-    arguments: list[str], expected: str, run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_chosen_responses_are_shown(arguments: list[str], expected: str, run: Path, capsys: pytest.CaptureFixture[str]):
     assert samples.main([str(run), *arguments]) == 0
     said = capsys.readouterr().out
     assert said.startswith(f"{expected[0]}\nreference answer: 1")
@@ -49,14 +47,14 @@ def test_chosen_responses_are_shown(
     assert "4 right before, wrong after; 2 wrong before, right after" in " ".join(said.split())
 
 
-def test_improvements_come_first_where_the_run_improved(run: Path) -> None:
+def test_improvements_come_first_where_the_run_improved(run: Path):
     base, final = (RunRecord(run).samples(f"eval-{name}") for name in ("base", "final"))
     assert [next(iter(pairs_by_outcome(*rows))) for rows in ((base, final), (final, base))] == [*OUTCOMES.values()][:2]
 
 
 def test_last_policy_is_shown_where_it_is_asked_for(
     run: Path, capsys: pytest.CaptureFixture[str], refused: Callable[..., str]
-) -> None:
+):
     checkpoints = Checkpoints(run / "checkpoints")
     for version in (10, 20, 30):
         checkpoints.path_of(version).mkdir(parents=True)

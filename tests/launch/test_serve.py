@@ -44,7 +44,7 @@ def served(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, s
     return dict(word.strip().partition(" ")[::2] for word in words)
 
 
-def test_server_has_the_settings_of_the_engines(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_has_the_settings_of_the_engines(run: Path, monkeypatch: pytest.MonkeyPatch):
     options = served([str(run)], monkeypatch)
     assert options["host"] == "127.0.0.1"
     assert options["served-model-name"] == "base"
@@ -65,7 +65,7 @@ def test_server_has_the_settings_of_the_engines(run: Path, monkeypatch: pytest.M
 
 def test_cache_holds_the_conversations_and_not_the_runs_samples(
     tiny_model: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
-) -> None:
+):
     large = write_trained(tmp_path / "runs" / "large", tiny_model, settings=("rollout.kv_cache_gib=1000",))
     served([str(large)], monkeypatch)
     assert os.environ["VLLM_CPU_KVCACHE_SPACE"] == "1"
@@ -73,7 +73,7 @@ def test_cache_holds_the_conversations_and_not_the_runs_samples(
     assert "1.0 GiB free" in refused(serve.main, [str(run), f"port={free_port()}"])
 
 
-def test_server_on_a_gpu_has_logits_in_float32(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_on_a_gpu_has_logits_in_float32(run: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(serve, "talking", lambda trained: (trained.config, Share(gpus=1.0, memory=0.9)))
     options = served([str(run)], monkeypatch)
     assert json.loads(options["hf-overrides"]) == {"head_dtype": "float32"}
@@ -82,7 +82,7 @@ def test_server_on_a_gpu_has_logits_in_float32(run: Path, monkeypatch: pytest.Mo
 
 def test_open_address_needs_a_key(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], refused: Callable[..., str]
-) -> None:
+):
     arguments = [str(run), "host=0.0.0.0"]
     for key in ("", " \t"):
         monkeypatch.setenv("VLLM_API_KEY", key)
@@ -96,6 +96,6 @@ def test_open_address_needs_a_key(
     assert "a secret" not in said
 
 
-def test_taken_port_is_refused_before_the_run_is_read(refused: Callable[..., str]) -> None:
+def test_taken_port_is_refused_before_the_run_is_read(refused: Callable[..., str]):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert "port=" in refused(serve.main, ["nowhere", f"port={taken.getsockname()[1]}"])

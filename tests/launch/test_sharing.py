@@ -69,7 +69,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[s
 )
 def test_the_service_counts_gpus_as_the_driver_does_and_a_client_says_whether_it_works(
     client: str, said: str, told: Callable[[], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     monkeypatch.setattr(sharing, "CLIENT", ONCE_STARTED + client)
     with mps_service(GPUS) as fault:
@@ -87,7 +87,7 @@ def test_the_service_counts_gpus_as_the_driver_does_and_a_client_says_whether_it
 
 def test_an_actor_that_is_killed_leaves_the_service_first(
     told: Callable[[], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     killed = list[list[str]]()
     monkeypatch.setattr("ray.kill", lambda _: killed.append(told()))
     monkeypatch.setattr("asyncio.current_task", lambda: None)
@@ -108,9 +108,7 @@ def test_an_actor_that_is_killed_leaves_the_service_first(
         (CPU, ["model.dtype=float32", "device=cpu"], "off"),
     ],
 )
-def test_mps_is_on_where_engine_and_learner_share_a_gpu_and_it_works(
-    where: Machine, settings: list[str], value: str
-) -> None:
+def test_mps_is_on_where_engine_and_learner_share_a_gpu_and_it_works(where: Machine, settings: list[str], value: str):
     made = plan("r8_instruct", where, *settings)
     assert made.config.run.nvidia_mps == value
     assert ("if it works there" in shown(made)) == (value == "on")
@@ -118,7 +116,7 @@ def test_mps_is_on_where_engine_and_learner_share_a_gpu_and_it_works(
 
 
 @pytest.mark.long
-def test_memory_that_can_be_mapped_has_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_can_be_mapped_has_no_fault(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # the user's, which no container lets map
     unset = "assert 'PYTORCH_ALLOC_CONF' not in os.environ"
     monkeypatch.setattr(sharing, "HOLDER", BY_NAME + sharing.HOLDER.replace('"cuda"', '"cpu"') + unset)
@@ -128,7 +126,7 @@ def test_memory_that_can_be_mapped_has_no_fault(monkeypatch: pytest.MonkeyPatch)
 
 
 @given(st.floats(0.01, 1.5), st.floats(0.01, 1.5), st.just(0.0) | st.floats(0.01, 1.5))
-def test_a_shared_gpu_is_divided_by_needs(engine: float, learner: float, weights: float) -> None:
+def test_a_shared_gpu_is_divided_by_needs(engine: float, learner: float, weights: float):
     placement = divide(place(tuple(range(16)), 1), engine, learner, weights=weights)
     of_engine, of_learner = (shares[0].memory for shares in (placement.rollouts, placement.learners))
     held = placement.weights.memory if placement.weights else 0.0
@@ -146,7 +144,7 @@ def test_a_shared_gpu_is_divided_by_needs(engine: float, learner: float, weights
         assert 1.07 * learner <= of_learner + 1e-9 < 1.07 * learner + 0.01 + 2e-9
 
 
-def test_a_gpu_of_its_own_is_not_divided() -> None:
+def test_a_gpu_of_its_own_is_not_divided():
     for placement in (place(tuple(range(16)), 2), place((0, 1, 2), 0, 1)):
         assert divide(placement, 0.2, 0.2) == placement
 
@@ -164,9 +162,7 @@ SHARED = divide(place(tuple(range(8)), 1), 0.3, 0.3, weights=0.2)
         (place((0, 1), 0), "", "share no GPU"),
     ],
 )
-def test_sharing_that_is_asked_for_and_cannot_be_is_refused(
-    key: str, placement: Placement, fault: str, said: str
-) -> None:
+def test_sharing_that_is_asked_for_and_cannot_be_is_refused(key: str, placement: Placement, fault: str, said: str):
     trial = Trial(A40, fault, fault, lambda: None)
     trial.check(load(["conf=r8_instruct"]), placement, (), True)
     asked = load(["conf=r8_instruct", f"{key}=on"])

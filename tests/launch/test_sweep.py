@@ -26,7 +26,7 @@ from tests.launch.sweep_runs.stand_ins import calls, command, statuses, two_gpus
 
 def test_runs_are_carried_out_once_and_their_results_shown(
     sweeping: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+):
     assert sweeping("ranks=[8,64]", "seeds=[0,1]") == 0
     assert calls(tmp_path) == ["r8-seed0", "r64-seed0", "r8-seed1", "r64-seed1"]
     assert set(statuses(tmp_path).values()) == {("completed", "as told")}
@@ -38,7 +38,7 @@ def test_runs_are_carried_out_once_and_their_results_shown(
     assert calls(tmp_path)[4:] == ["r64-seed0"]
 
 
-def test_runs_of_a_model_share_its_commit(tmp_path: Path) -> None:
+def test_runs_of_a_model_share_its_commit(tmp_path: Path):
     """That of the run that has begun, if there is one."""
     grid = read_grid(command(tmp_path, "seeds=[0,1]"))
     sweep.pin_models(grid)
@@ -52,7 +52,7 @@ def test_runs_of_a_model_share_its_commit(tmp_path: Path) -> None:
         assert load(list(run.arguments)).model.pin == run.config.model.pin == "b" * 40
 
 
-def test_failed_run_does_not_stop_the_rest_and_is_tried_again(sweeping: Callable[..., int], tmp_path: Path) -> None:
+def test_failed_run_does_not_stop_the_rest_and_is_tried_again(sweeping: Callable[..., int], tmp_path: Path):
     """A signal may end a run before it has a handler."""
     ends: dict[str, dict[str, Any]] = {"r1": {"end": [1, "failed"]}, "r2": {"code": 2}, "r4": {"end": [3, "halted"]}}
     assert sweeping("ranks=[1,2,4,8,16]", **ends, r8={"signal": signal.SIGTERM}) == 1
@@ -65,7 +65,7 @@ def test_failed_run_does_not_stop_the_rest_and_is_tried_again(sweeping: Callable
     assert calls(tmp_path)[5:] == ["r1", "r2", "r4", "r8", "r1"]
 
 
-def test_run_without_time_begins_anew_if_nothing_is_saved(sweeping: Callable[..., int], tmp_path: Path) -> None:
+def test_run_without_time_begins_anew_if_nothing_is_saved(sweeping: Callable[..., int], tmp_path: Path):
     run, given, own = RunFolder(tmp_path / "s" / "r1"), ["ranks=[1,2]", "model.dtype=float32"], "budget.minutes=2"
     claim(run.path.parent, "sweep")
     run.path.mkdir()
@@ -78,7 +78,7 @@ def test_run_without_time_begins_anew_if_nothing_is_saved(sweeping: Callable[...
         assert told in str(statuses(tmp_path)["r1"][1])
 
 
-def test_shared_budget_is_split_over_what_is_left(sweeping: Callable[..., int], tmp_path: Path) -> None:
+def test_shared_budget_is_split_over_what_is_left(sweeping: Callable[..., int], tmp_path: Path):
     assert sweeping("ranks=[1,2,4]", "sweep.minutes=9", r1={"spent": 60.0}, r2={"spent": 240.0}) == 0
     given = [float(line.split()[1]) for line in (tmp_path / "s" / "calls").read_text().splitlines()]
     assert given == [3.0, 4.0, 4.0]
@@ -86,7 +86,7 @@ def test_shared_budget_is_split_over_what_is_left(sweeping: Callable[..., int], 
 
 def test_runs_work_side_by_side_on_gpus_of_their_own(
     sweeping: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.setattr(sweep, "divide", two_gpus)
     assert sweeping("ranks=[1,2,4]", r1={"beside": "r2"}) == 0
     assert sorted((tmp_path / "s" / "calls").read_text().splitlines()) == ["r1 3", "r2 5", "r4 3"]
@@ -107,7 +107,7 @@ def test_runs_work_side_by_side_on_gpus_of_their_own(
 )
 def test_impossible_sweep_is_refused_before_the_first_run(
     arguments: list[str], words: str, tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "unanswered.csv").write_text("problem,answer\n1 + 2,\n")
     ranks = [] if arguments[0].startswith("models") else ["ranks=[8]"]
@@ -115,7 +115,7 @@ def test_impossible_sweep_is_refused_before_the_first_run(
     assert not (tmp_path / "s").exists()
 
 
-def test_run_at_work_in_another_process_is_waited_for(sweeping: Callable[..., int], tmp_path: Path) -> None:
+def test_run_at_work_in_another_process_is_waited_for(sweeping: Callable[..., int], tmp_path: Path):
     """After a sweep was killed, its run may still be saving its work."""
     descriptor = lock(tmp_path / "s" / "r1")
     assert descriptor is not None
@@ -130,7 +130,7 @@ def test_run_at_work_in_another_process_is_waited_for(sweeping: Callable[..., in
 
 def test_what_contradicts_the_folder_is_refused(
     sweeping: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+):
     """Fewer runs, and runs that were begun with other settings."""
     assert sweeping("ranks=[1,2]") == 0
     assert sweeping("ranks=[1,4]") == 2

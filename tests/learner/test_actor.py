@@ -47,7 +47,7 @@ def learner_of(rank: Rank) -> RemoteLearner:
     return RemoteLearner([rank], WallClock(), print)  # type: ignore[list-item]
 
 
-async def test_empty_batches_do_not_tighten_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_empty_batches_do_not_tighten_the_limit(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("ray.put", lambda batch: batch)
     rank = Rank()
 
@@ -60,7 +60,7 @@ async def test_empty_batches_do_not_tighten_the_limit(monkeypatch: pytest.Monkey
     assert allowed[6:] == pytest.approx([HANG_S] * 2, abs=1.0)
 
 
-async def test_call_behind_one_that_was_given_up_has_the_time_of_both() -> None:
+async def test_call_behind_one_that_was_given_up_has_the_time_of_both():
     """The process goes on with an update that the budget has cut off, and saves after it."""
     rank = Rank("restore")
 
@@ -75,7 +75,7 @@ async def test_call_behind_one_that_was_given_up_has_the_time_of_both() -> None:
     assert again == pytest.approx(HANG_S, abs=1.0)
 
 
-async def test_answer_to_one_call_leaves_the_time_of_those_behind_it() -> None:
+async def test_answer_to_one_call_leaves_the_time_of_those_behind_it():
     rank = Rank("publish", "restore")
 
     learner = learner_of(rank)
@@ -92,7 +92,7 @@ async def test_answer_to_one_call_leaves_the_time_of_those_behind_it() -> None:
 
 async def test_warnings_of_the_start_are_recorded_once(
     tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.setattr(os, "environ", dict(os.environ))
 
     def make(*_: Any) -> None:
@@ -127,7 +127,7 @@ async def test_warnings_of_the_start_are_recorded_once(
 )
 def test_a_full_gpu_halts_the_run_with_settings_that_need_less(
     given: dict[str, Any], remedies: list[str], tiny_config: Config
-) -> None:
+):
     rollout = {"rollout.max_prompt_tokens": 40, "rollout.max_response_tokens": 40}
     config = changed(tiny_config, rollout | {f"learner.{key}": value for key, value in given.items()})
     with pytest.raises(Halted) as halted, gpu_faults(config):
@@ -140,19 +140,19 @@ def test_a_full_gpu_halts_the_run_with_settings_that_need_less(
 
 
 @pytest.mark.parametrize("kind", [CoordinatorActor, LearnerActor, RewardActor, RolloutActor, WeightsActor])
-def test_no_settings_are_in_the_name_of_an_actor(kind: type) -> None:
+def test_no_settings_are_in_the_name_of_an_actor(kind: type):
     """Ray's dashboard shows the repr of an actor whose class defines one, and otherwise the name alone."""
     assert kind.__repr__ is object.__repr__
 
 
-def test_a_fault_of_cuda_is_a_crash(tiny_config: Config) -> None:
+def test_a_fault_of_cuda_is_a_crash(tiny_config: Config):
     with pytest.raises(ActorDied, match="illegal memory access"), gpu_faults(tiny_config):
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nCompile with …")
     with pytest.raises(RuntimeError, match="a size"), gpu_faults(tiny_config):
         raise RuntimeError("a size does not fit")
 
 
-def test_between_calls_it_ends_with_its_gpu(tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_between_calls_it_ends_with_its_gpu(tiny_config: Config, monkeypatch: pytest.MonkeyPatch):
     """A call notices by itself, and a check would wait for its work."""
     ended = threading.Event()
 

@@ -14,9 +14,7 @@ from microbudget_rl.learner.cpu_adam import cpu_adam_available, load_compiled, p
 pytestmark = pytest.mark.long
 
 
-def test_compiled_once_by_one_process_at_a_time_whatever_the_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_compiled_once_by_one_process_at_a_time_whatever_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     root, link = tmp_path / "real", tmp_path / "link"
     torchs = root / CPUAdamBuilder.NAME / "lock"
     torchs.parent.mkdir(parents=True)
@@ -43,7 +41,7 @@ def test_compiled_once_by_one_process_at_a_time_whatever_the_path(
     assert not torchs.exists()
 
 
-def test_compilation_that_fails_is_not_taken_for_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compilation_that_fails_is_not_taken_for_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     tries: list[int] = []
     monkeypatch.setattr(CPUAdamBuilder, "load", lambda *_, **__: tries.append(1) or 1 / 0)
     for _ in range(2):
@@ -52,7 +50,7 @@ def test_compilation_that_fails_is_not_taken_for_complete(tmp_path: Path, monkey
     assert len(tries) == 2
 
 
-def test_environment_reached_by_another_path_needs_no_compiler(tmp_path: Path) -> None:
+def test_environment_reached_by_another_path_needs_no_compiler(tmp_path: Path):
     if not cpu_adam_available():
         pytest.skip("no C++ compiler here")
     (tmp_path / "link").symlink_to(sys.prefix)
@@ -60,7 +58,7 @@ def test_environment_reached_by_another_path_needs_no_compiler(tmp_path: Path) -
     assert subprocess.run(command, env=os.environ | {"CXX": "false"}, check=False).returncode == 0
 
 
-def test_a_processor_of_another_kind_has_another_name(tmp_path: Path) -> None:
+def test_a_processor_of_another_kind_has_another_name(tmp_path: Path):
     file = tmp_path / "cpuinfo"
 
     def name(flags: str, clock: int, model: str = "EPYC") -> str:

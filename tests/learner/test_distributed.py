@@ -149,7 +149,7 @@ def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
 
 def test_two_processes_make_the_updates_of_one(
     two: RemoteLearner, one: LoraLearner, start: Path, run: Any, tmp_path: Path
-) -> None:
+):
     """Compare weights, moments and metrics. One process makes the last update, too, after a resume."""
     run(two.restore(str(start), 0))
     for number, batch in enumerate(batches()):
@@ -180,7 +180,7 @@ def test_two_processes_make_the_updates_of_one(
             assert found_scores.policy == pytest.approx(expected_scores.policy, abs=1e-4)
 
 
-def test_two_processes_imitate_as_one(two: RemoteLearner, one: LoraLearner, start: Path, run: Any) -> None:
+def test_two_processes_imitate_as_one(two: RemoteLearner, one: LoraLearner, start: Path, run: Any):
     """Compare losses, the last of a single response, and later updates with a KL term to the reference."""
     run(two.restore(str(start), 0))
     last = build_group(3)
@@ -200,7 +200,7 @@ def test_two_processes_imitate_as_one(two: RemoteLearner, one: LoraLearner, star
 @pytest.mark.parametrize("group", [0, 3])
 def test_a_nan_loss_in_one_process_skips_the_update_in_all(
     two: RemoteLearner, one: LoraLearner, start: Path, run: Any, tmp_path: Path, group: int
-) -> None:
+):
     run(two.restore(str(start), 0))
     groups = list(batches()[0].groups)
     groups[group] = spoil(groups[group])
@@ -218,7 +218,7 @@ def test_a_nan_loss_in_one_process_skips_the_update_in_all(
     assert found.metrics["grad_norm"] == pytest.approx(expected.metrics["grad_norm"], rel=1e-5)
 
 
-def test_all_processes_refuse_an_unreadable_checkpoint(two: RemoteLearner, run: Any) -> None:
+def test_all_processes_refuse_an_unreadable_checkpoint(two: RemoteLearner, run: Any):
     with pytest.raises(BadInput, match=r"/nowhere/learner\.json cannot be read"):
         run(two.restore("/nowhere", 0))
     assert run(two.publish())
@@ -246,7 +246,7 @@ class WaitingProcess:
         return "alive"
 
 
-def test_one_crashed_process_ends_all(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_crashed_process_ends_all(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("microbudget_rl.learner.actor.CRASH_NOTICE_S", 0.1)
 
     async def work() -> None:
@@ -280,12 +280,12 @@ print([each.laddr for each in psutil.Process().net_connections() if each.status 
 """
 
 
-def test_a_single_process_opens_no_port() -> None:
+def test_a_single_process_opens_no_port():
     ended = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, check=True)
     assert ended.stdout == "[]\n"
 
 
-def test_both_backends_use_the_interface_of_an_address_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_backends_use_the_interface_of_an_address_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch):
     (name, addresses), *_ = psutil.net_if_addrs().items()
     for environment in ({}, {"NCCL_SOCKET_IFNAME": "ib0"}):
         monkeypatch.setattr(os, "environ", dict(environment))

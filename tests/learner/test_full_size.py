@@ -152,7 +152,7 @@ def planned(plan: Plan) -> float:
     [("r8_llama", "off", 1.05), ("r256_qwen3", "off", 1.05), ("r8_llama", "on", 1.1)],
     ids=["plain", "norms of heads", "recomputed"],
 )
-def test_a_peak_is_as_planned(recipe: str, recomputes: str, most: float) -> None:
+def test_a_peak_is_as_planned(recipe: str, recomputes: str, most: float):
     checkpointing = f"learner.gradient_checkpointing={recomputes}"
     config = load([f"conf={recipe}", "device=A40", "learner.fused_kernels=false", checkpointing])
     plan = make_plan(changed(config, {"model.dtype": "bfloat16"}), detect("A40"))

@@ -97,7 +97,7 @@ def some_groups() -> tuple[Group, ...]:
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_update_is_the_adamw_step_of_the_reference_loss(name: str, make: Make) -> None:
+def test_update_is_the_adamw_step_of_the_reference_loss(name: str, make: Make):
     learner = make({f"algorithm.{key}": value for key, value in ALGORITHMS[name].items()})
     groups = some_groups()
     update(learner, sampled_by(0, *groups))  # moves B off zero, so that A has a gradient
@@ -112,7 +112,7 @@ def test_update_is_the_adamw_step_of_the_reference_loss(name: str, make: Make) -
     assert ("policy/kl_to_base" in stats.metrics) == (learner.config.algorithm.kl > 0)
 
 
-def test_second_step_on_a_batch_has_the_ratio_to_the_policy_before_the_first(make: Make) -> None:
+def test_second_step_on_a_batch_has_the_ratio_to_the_policy_before_the_first(make: Make):
     """The reference starts from a learner that stops after the first step."""
     clipped = {"algorithm.mismatch": "token_tis", "algorithm.clip_low": 0.3, "algorithm.clip_high": 0.3}
     groups = some_groups()
@@ -127,7 +127,7 @@ def test_second_step_on_a_batch_has_the_ratio_to_the_policy_before_the_first(mak
 
 
 @pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean", "constant"])
-def test_gradient_does_not_depend_on_micro_batches(aggregation: str, make: Make) -> None:
+def test_gradient_does_not_depend_on_micro_batches(aggregation: str, make: Make):
     """Compare the first moments after a second step: one micro-batch, two, five or more, and single samples."""
     moments = []
     for budget in (10_000, 150, 60, 1):
@@ -143,7 +143,7 @@ def test_gradient_does_not_depend_on_micro_batches(aggregation: str, make: Make)
         assert error <= 1e-5 * scale
 
 
-def test_scores_before_the_step_are_the_old_versions(make: Make) -> None:
+def test_scores_before_the_step_are_the_old_versions(make: Make):
     asked, other = (make({"lora.dropout": 0.1}) for _ in range(2))
     for version in range(2):
         before = asked.score((build_group(9),))
@@ -154,7 +154,7 @@ def test_scores_before_the_step_are_the_old_versions(make: Make) -> None:
     assert same(weights(asked), weights(other))
 
 
-def test_batch_accumulated_again_counts_once(make: Make) -> None:
+def test_batch_accumulated_again_counts_once(make: Make):
     twice, once = make(), make()
     twice.accumulate(batch(0))
     update(twice, batch(0))
@@ -164,7 +164,7 @@ def test_batch_accumulated_again_counts_once(make: Make) -> None:
         once.step(0.0)
 
 
-def test_scores(learner: LoraLearner) -> None:
+def test_scores(learner: LoraLearner):
     """Policy and base agree at version 0, both with the reference; an update moves the policy alone."""
     learner.policy.temperature = 0.7
     groups = (build_group(1), build_group(2, (1.0,), prompt_tokens=5))
@@ -182,7 +182,7 @@ def test_scores(learner: LoraLearner) -> None:
             assert after[i][number].policy != pytest.approx(after[i][number].base, abs=1e-3)
 
 
-def test_metrics_count_the_samples_with_a_gradient(learner: LoraLearner) -> None:
+def test_metrics_count_the_samples_with_a_gradient(learner: LoraLearner):
     """A batch without variance makes a version with the same weights."""
     before, one = weights(learner), build_group(1)
     stats = update(learner, sampled_by(0, build_group(1, (1.0, 1.0)), build_group(2, (None, 1.0))))
@@ -194,7 +194,7 @@ def test_metrics_count_the_samples_with_a_gradient(learner: LoraLearner) -> None
     assert all(math.isfinite(value) for value in metrics.values())
 
 
-def test_figures_of_the_policy_cover_the_samples_with_an_advantage(make: Make) -> None:
+def test_figures_of_the_policy_cover_the_samples_with_an_advantage(make: Make):
     """An entropy term has the update learn from others too."""
     every, same = make({"algorithm.entropy": 1e-9}), build_group(2, (1.0, 1.0))
     less, more = (update(each, sampled_by(0, build_group(1), same)).metrics for each in (make(), every))
@@ -204,7 +204,7 @@ def test_figures_of_the_policy_cover_the_samples_with_an_advantage(make: Make) -
     assert "policy/entropy" not in update(every, sampled_by(1, build_group(2, (1.0,)))).metrics
 
 
-def test_movement_is_measured_on_the_samples_with_an_advantage(make: Make) -> None:
+def test_movement_is_measured_on_the_samples_with_an_advantage(make: Make):
     """The engine was certain of the stale samples. An entropy term has the update learn from others too."""
     found = []
     for entropy in (0.0, 1e-9):
@@ -220,7 +220,7 @@ def test_movement_is_measured_on_the_samples_with_an_advantage(make: Make) -> No
     assert learner.accumulate(Batch(1, (same,))).staleness == 0
 
 
-def test_stale_batches_are_refused(learner: LoraLearner) -> None:
+def test_stale_batches_are_refused(learner: LoraLearner):
     for version in range(2):
         update(learner, batch(version, 1))
     assert update(learner, Batch(2, (build_group(1, adapter=AdapterRef(1, 0, "")),)), 0.0).metrics["staleness/max"] == 1
@@ -237,7 +237,7 @@ def test_stale_batches_are_refused(learner: LoraLearner) -> None:
 @pytest.mark.parametrize(
     ("dtype", "offload"), [("float32", "cpu"), ("float32", "none"), ("bfloat16", "cpu"), ("bfloat16", "none")]
 )
-def test_a_nan_loss_skips_the_update_without_a_trace(dtype: str, offload: str, make: Make) -> None:
+def test_a_nan_loss_skips_the_update_without_a_trace(dtype: str, offload: str, make: Make):
     """The other learner never sees the spoilt batch. Gradients have accumulated when the NaN is found."""
     settings = {"model.dtype": dtype, "learner.offload": offload, "learner.tokens_per_microbatch": 1}
     learner, other = make(settings), make(settings)
@@ -261,7 +261,7 @@ def test_a_nan_loss_skips_the_update_without_a_trace(dtype: str, offload: str, m
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_an_infinite_gradient_skips_the_update(dtype: str, make: Make) -> None:
+def test_an_infinite_gradient_skips_the_update(dtype: str, make: Make):
     learner = make({"model.dtype": dtype})
     before = weights(learner)
 
@@ -277,7 +277,7 @@ def test_an_infinite_gradient_skips_the_update(dtype: str, make: Make) -> None:
     assert not same(before, weights(learner))
 
 
-def test_recomputed_activations_change_no_gradient_and_keep_less(make: Make) -> None:
+def test_recomputed_activations_change_no_gradient_and_keep_less(make: Make):
     norms, kept = [], []
     for setting in ("off", "on"):
         learner = make({"learner.gradient_checkpointing": setting})
@@ -294,7 +294,7 @@ def test_recomputed_activations_change_no_gradient_and_keep_less(make: Make) -> 
     assert kept[1] < kept[0] / 2
 
 
-def test_inspection_compares_the_policy_with_the_base(learner: LoraLearner) -> None:
+def test_inspection_compares_the_policy_with_the_base(learner: LoraLearner):
     groups = batch().groups
     fresh = learner.inspect(groups)
     assert fresh.entropy == fresh.base_entropy > 0

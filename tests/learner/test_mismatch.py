@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from microbudget_rl.learner.mismatch import describe_mismatch, k3
 
 
-def test_description() -> None:
+def test_description():
     own = torch.tensor([-1.0] * 100, dtype=torch.float64)
     steps = [0.0] * 97 + [math.log(0.25), math.log(1.5), math.log(4.0)]
     engine = own - torch.tensor(steps, dtype=torch.float64)
@@ -30,7 +30,7 @@ def test_description() -> None:
 
 
 @given(st.floats(-30, 0), st.floats(-30, 0))
-def test_k3(policy: float, reference: float) -> None:
+def test_k3(policy: float, reference: float):
     got = k3(torch.tensor([policy], dtype=torch.float64), torch.tensor([reference], dtype=torch.float64)).item()
     difference = max(-20.0, min(20.0, reference - policy))
     assert got == pytest.approx(math.exp(difference) - difference - 1, abs=1e-10, rel=1e-10)
@@ -38,6 +38,6 @@ def test_k3(policy: float, reference: float) -> None:
 
 
 @given(st.floats(-0.0078125, 0.0078125, width=32))
-def test_k3_keeps_its_precision_in_float32(difference: float) -> None:
+def test_k3_keeps_its_precision_in_float32(difference: float):
     got = k3(torch.tensor([0.0]), torch.tensor([difference])).item()
     assert got == pytest.approx(math.expm1(difference) - difference, abs=1.2e-7 * abs(difference))

@@ -11,7 +11,7 @@ from tests.learner.helpers import Make, batch, same, update, weights
 pytestmark = pytest.mark.long
 
 
-def test_optimizer_without_offload_makes_the_same_steps(make: Make, tmp_path: Path) -> None:
+def test_optimizer_without_offload_makes_the_same_steps(make: Make, tmp_path: Path):
     first, deepspeed.ops.__compatible_ops__[SHM_COMM] = make(), True
     second = make({"learner.offload": "none"})
     assert not deepspeed.ops.__compatible_ops__[SHM_COMM], "a collective would be compiled for minutes"

@@ -68,7 +68,7 @@ def contexts(batch: MicroBatch, layout: Callable[[MicroBatch], list[tuple[int, l
 @given(samples=sample_lists(), budget=st.integers(1, 120))
 def test_every_response_token_is_predicted_once_from_its_context(
     layout: Callable[[MicroBatch], list[tuple[int, list[int]]]], samples: list[Tokens], budget: int
-) -> None:
+):
     batches = pack(samples, budget, whole=True)
     order = [i for batch in batches for i in batch.samples]
     assert sorted(order) == [i for i, sample in enumerate(samples) if sample.response]
@@ -81,7 +81,7 @@ def test_every_response_token_is_predicted_once_from_its_context(
 
 
 @given(sample_lists(), st.integers(1, 120), st.booleans())
-def test_micro_batches_keep_the_budget_and_repeat_nothing(samples: list[Tokens], budget: int, whole: bool) -> None:
+def test_micro_batches_keep_the_budget_and_repeat_nothing(samples: list[Tokens], budget: int, whole: bool):
     shared = len(start_of_all(samples))
     for batch in pack(samples, budget, whole):
         rows = sum(len(samples[i].prompt) + len(samples[i].response) - 1 for i in batch.samples)
@@ -96,7 +96,7 @@ def test_micro_batches_keep_the_budget_and_repeat_nothing(samples: list[Tokens],
 
 
 @pytest.mark.parametrize(("longest", "most"), [(48, 0.09), (512, 0.05), (4096, 0.05)])
-def test_padding_stays_small_and_even(longest: int, most: float) -> None:
+def test_padding_stays_small_and_even(longest: int, most: float):
     """Groups of 8 whose lengths spread over a factor of ten. Linear layers see no padding at all, attention little, and
     it repeats all tokens about equally often. Short responses pad queries too, but there are few.
     """
@@ -116,7 +116,7 @@ def test_padding_stays_small_and_even(longest: int, most: float) -> None:
 
 
 @pytest.mark.parametrize("window", [None, 1, 3, 9])
-def test_every_query_sees_something(window: int | None) -> None:
+def test_every_query_sees_something(window: int | None):
     """A query of padding that saw nothing would make its gradient NaN."""
     (batch,) = pack([Tokens((1,) * 12, (7,) * n) for n in (2, 3, 5, 12)] + [Tokens((2,) * 11, (7, 7))], 100)
     for block in batch.blocks:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         ({"steps": "1"}, ("steps='1'",)),
     ],
 )
-def test_a_foreign_checkpoint_is_named(tmp_path: Path, change: dict[str, Any], named: tuple[str, ...]) -> None:
+def test_a_foreign_checkpoint_is_named(tmp_path: Path, change: dict[str, Any], named: tuple[str, ...]):
     write_checkpoint(tmp_path, Config(), 0, 0, {})
     facts = tmp_path / FACTS_FILE
     facts.write_text(json.dumps(json.loads(facts.read_text()) | change))
@@ -34,12 +34,12 @@ def test_a_foreign_checkpoint_is_named(tmp_path: Path, change: dict[str, Any], n
 
 
 @pytest.mark.parametrize("content", ["", "[]", json.dumps({"version": 1}), '{"ver'])
-def test_unreadable_facts_are_named(tmp_path: Path, content: str) -> None:
+def test_unreadable_facts_are_named(tmp_path: Path, content: str):
     (tmp_path / FACTS_FILE).write_text(content)
     assert FACTS_FILE in str(misfit(tmp_path, Config()))
 
 
-def test_the_learner_refuses_damaged_checkpoints(learner: "LoraLearner", tmp_path: Path) -> None:
+def test_the_learner_refuses_damaged_checkpoints(learner: "LoraLearner", tmp_path: Path):
     def refused(words: str) -> None:
         with pytest.raises(BadInput, match=words):
             learner.restore(tmp_path, 1)
@@ -62,7 +62,7 @@ def test_the_learner_refuses_damaged_checkpoints(learner: "LoraLearner", tmp_pat
 @pytest.mark.parametrize(("compiled", "updates"), [(True, 20), (False, 3)])
 def test_restored_run_repeats_the_uninterrupted_one(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool, updates: int
-) -> None:
+):
     """DeepSpeed's compiled Adam, whose bias correction drifts only after many steps, and torch's."""
     if not compiled:
         monkeypatch.setattr("microbudget_rl.learner.optimizer.cpu_adam_available", lambda: False)
@@ -81,7 +81,7 @@ def test_restored_run_repeats_the_uninterrupted_one(
     assert same(straight._optimizer.state(), resumed._optimizer.state())
 
 
-def test_a_restore_undoes_later_updates(learner: "LoraLearner", tmp_path: Path) -> None:
+def test_a_restore_undoes_later_updates(learner: "LoraLearner", tmp_path: Path):
     """It undoes momentum too, and forgets an accumulated batch."""
     learner.save(tmp_path)
     before, state = weights(learner), learner._optimizer.state()

@@ -18,7 +18,7 @@ SETTINGS = {"warm_start.source": "self", "warm_start.learning_rate": 1e-2, "algo
 
 
 @pytest.mark.parametrize("budget", [10_000, 60, 1])
-def test_imitation_is_the_adamw_step_of_the_mean_log_likelihood(make: Make, budget: int) -> None:
+def test_imitation_is_the_adamw_step_of_the_mean_log_likelihood(make: Make, budget: int):
     """Compare with full logits and autograd, whatever the micro-batches, where B is not zero and all weights learn."""
     learner = make(SETTINGS | {"learner.tokens_per_microbatch": budget, "rollout.temperature": 0.8})
     learner.imitate((build_group(1),), 0.0)
@@ -31,7 +31,7 @@ def test_imitation_is_the_adamw_step_of_the_mean_log_likelihood(make: Make, budg
 
 
 @pytest.mark.parametrize("reference", ["start", "base"])
-def test_drift_is_measured_from_the_imitating_model(make: Make, reference: str) -> None:
+def test_drift_is_measured_from_the_imitating_model(make: Make, reference: str):
     learner, groups = make(SETTINGS | {"algorithm.reference": reference}), batch().groups
     first, *_, last = [learner.imitate(groups[:1], n / 20)[0] for n in range(20)]
     assert last < 0.7 * first
@@ -50,7 +50,7 @@ def test_drift_is_measured_from_the_imitating_model(make: Make, reference: str) 
     assert (after.base_entropy, after.kl_to_base > 0) == (found.base_entropy, True)
 
 
-def test_a_restored_warm_start_repeats_the_uninterrupted_one(make: Make, tmp_path: Path) -> None:
+def test_a_restored_warm_start_repeats_the_uninterrupted_one(make: Make, tmp_path: Path):
     """Restore in its middle, at its end, and after an update, whose reference must still be version 0."""
     settings = SETTINGS | {"model.dtype": "bfloat16", "lora.dropout": 0.1}
     learners = [make(settings)]
@@ -76,7 +76,7 @@ def test_a_restored_warm_start_repeats_the_uninterrupted_one(make: Make, tmp_pat
 
 
 @pytest.mark.parametrize(("factor", "words"), [(math.nan, "loss of step 2 .* is nan"), (1.0, "gradient of step 2 ")])
-def test_what_is_not_finite_skips_the_step(make: Make, factor: float, words: str) -> None:
+def test_what_is_not_finite_skips_the_step(make: Make, factor: float, words: str):
     learner, given = make(SETTINGS), (build_group(1),)
     learner.imitate(given, 0.0)
     before = weights(learner)

@@ -68,7 +68,7 @@ ODD: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
-def test_odd_environment(odd: dict[str, Any], tmp_path: Path) -> None:
+def test_odd_environment(odd: dict[str, Any], tmp_path: Path):
     odd.get("prepare", lambda _: None)(tmp_path)
     given = {"PYTHONPATH": str(ROOT), **odd.get("environment", {})}
     environment = {key: value for key, value in os.environ.items() if key not in given}

@@ -81,7 +81,7 @@ DAMAGED: list[tuple[str, str, str | dict[str, Any] | None]] = [
 
 
 @pytest.mark.parametrize(("start", "word"), [(start, word) for start, words in TYPED.items() for word in words])
-def test_what_is_typed(start: tuple[str, ...], word: str, stock: Stock, tmp_path: Path) -> None:
+def test_what_is_typed(start: tuple[str, ...], word: str, stock: Stock, tmp_path: Path):
     (tmp_path / "file").write_text("x")
     names = {"file": tmp_path / "file", "here": tmp_path, **vars(stock)}
     words = [re.sub(r"\{(\w+)\}", lambda name: str(names.get(name[1], name[0])), each) for each in (*start[1:], word)]
@@ -90,7 +90,7 @@ def test_what_is_typed(start: tuple[str, ...], word: str, stock: Stock, tmp_path
 
 
 @pytest.mark.parametrize(("name", "content"), ROWS, ids=[ascii(content[:30]) for _, content in ROWS])
-def test_rows_of_data(name: str, content: bytes, stock: Stock, tmp_path: Path) -> None:
+def test_rows_of_data(name: str, content: bytes, stock: Stock, tmp_path: Path):
     (tmp_path / name).write_bytes(content)
     check("problems", [f"file:{tmp_path / name}", *stock.settings("data.source")], tmp_path, refused=True)
 
@@ -98,7 +98,7 @@ def test_rows_of_data(name: str, content: bytes, stock: Stock, tmp_path: Path) -
 @pytest.mark.parametrize(("command", "name", "content"), DAMAGED)
 def test_files_of_models_and_runs(
     command: str, name: str, content: str | dict[str, Any] | None, stock: Stock, tmp_path: Path
-) -> None:
+):
     def damage(copy: Path) -> None:
         file = copy / name
         other = json.dumps({**json.loads(file.read_text()), **content}) if isinstance(content, dict) else content
@@ -115,7 +115,7 @@ NESTED = st.recursive(SIMPLE, lambda inner: st.lists(inner, max_size=3) | st.dic
 
 @some
 @given(key=st.sampled_from(KEYS) | st.text(max_size=20), word=st.text(max_size=12) | NESTED.map(repr))
-def test_whatever_is_typed(stock: Stock, key: str, word: str) -> None:
+def test_whatever_is_typed(stock: Stock, key: str, word: str):
     own = stock.settings(key, *(["model.path"] if key.partition(".")[0] == "model" else []))
     with tempfile.TemporaryDirectory() as place:
         check("run", [*own, *([] if key == "plan" else ["plan=true"]), "run.name=x", f"{key}={word}"], Path(place))
@@ -127,9 +127,7 @@ OTHER = st.sampled_from([b"", b"null", b"[]", b"{}", b'""', b"-1", b"1e999", b"N
 @pytest.mark.parametrize("command", READERS)
 @some
 @given(which=st.integers(0, 1000), at=st.integers(0, 2**20), cut=st.integers(0, 2), other=OTHER)
-def test_whatever_becomes_of_a_file(
-    stock: Stock, command: str, which: int, at: int, cut: int, other: bytes | None
-) -> None:
+def test_whatever_becomes_of_a_file(stock: Stock, command: str, which: int, at: int, cut: int, other: bytes | None):
     """Something else is put into a file, instead of the rest (cut=1) or of all of it (cut=2); None: it is a folder."""
 
     def damage(copy: Path) -> None:

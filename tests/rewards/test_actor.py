@@ -22,7 +22,7 @@ def cluster() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_groups_are_spread_over_the_actors() -> None:
+def test_groups_are_spread_over_the_actors():
     configs = [RewardConfig(accuracy=accuracy, format=0.0) for accuracy in (1.0, 2.0)]
     samples = (sample(r"\boxed{\frac{2}{\sqrt{2}}}"), sample(r"\boxed{\sqrt{3}}"))
     groups = [Group(index, Problem("id", "prompt", (1,), r"\sqrt{2}"), None, samples) for index in range(4)]
@@ -40,7 +40,7 @@ def test_groups_are_spread_over_the_actors() -> None:
     assert all(group.rewards[1].verdict.status is Status.WRONG for group in scored)
 
 
-def test_an_actor_gets_the_time_of_all_calls() -> None:
+def test_an_actor_gets_the_time_of_all_calls():
     allowed: list[float] = []
 
     class Actor(RemoteRewardActor):

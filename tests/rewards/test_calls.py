@@ -42,7 +42,7 @@ def made(
         (RemoteConfig(per_minute=30), [0, 2, 4, 6, 8, 10, 12]),
     ],
 )
-def test_calls_keep_to_their_number(limits: RemoteConfig, starts: list[float]) -> None:
+def test_calls_keep_to_their_number(limits: RemoteConfig, starts: list[float]):
     found, end = made(limits, count=7, errors=[])
     assert found == pytest.approx(starts, abs=0.1)
     assert end <= most_seconds(limits, 7)
@@ -62,6 +62,6 @@ def test_calls_keep_to_their_number(limits: RemoteConfig, starts: list[float]) -
         ([Refused(429, **{"retry-after": "60"})], [0, -1]),
     ],
 )
-def test_what_may_pass_is_repeated_until_the_deadline(errors: list[Exception], starts: list[float]) -> None:
+def test_what_may_pass_is_repeated_until_the_deadline(errors: list[Exception], starts: list[float]):
     found, end = made(RemoteConfig(deadline_s=15.0), seconds=0.0, errors=errors)
     assert (found, end <= 15.0) == (pytest.approx(starts), True)

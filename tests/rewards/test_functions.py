@@ -96,7 +96,7 @@ def group_of(source: str, *responses: str) -> Group:
         ("question, answer, gold, **columns", "len(columns)", 2),  # its own `answer` is the response
     ],
 )
-def test_columns_reach_a_function_by_keyword(write: Write, parameters: str, expression: str, value: float) -> None:
+def test_columns_reach_a_function_by_keyword(write: Write, parameters: str, expression: str, value: float):
     part = UserFunction(write(f"def reward({parameters}):\n    return {expression}\n"))
     assert part("p", ["five!"], "g", PROBLEM.columns) == [value]
 
@@ -111,20 +111,20 @@ def test_columns_reach_a_function_by_keyword(write: Write, parameters: str, expr
         ("class Two:\n  async def __call__(self, completions): return [1, 2]\nreward = Two()", [1.0, 2.0]),
     ],
 )
-def test_functions_of_trl_are_called_as_there(write: Write, source: str, earned: list[float]) -> None:
+def test_functions_of_trl_are_called_as_there(write: Write, source: str, earned: list[float]):
     function = UserFunction(write(source))
     assert function("p", ["a", "b4"], "4", PROBLEM.columns) == earned
     assert (function.batched, function.grouped) == (True, False)
 
 
-def test_functions_of_trl_get_messages_if_the_problem_is_a_conversation(write: Write) -> None:
+def test_functions_of_trl_get_messages_if_the_problem_is_a_conversation(write: Write):
     turns = [{"role": "user", "content": "2 + 2?"}]
     source = "def reward(prompts, completions, **_): return [len(str(prompts) + c['content']) for [c] in completions]"
     given = UserFunction(write(source))("rendered", ["4", "44"], "4", json.dumps({"prompt": turns, "answer": "4"}))
     assert given == [len(str([turns] * 2)) + 1, len(str([turns] * 2)) + 2]
 
 
-def test_a_missing_column_is_named(write: Write) -> None:
+def test_a_missing_column_is_named(write: Write):
     function = UserFunction(write("def reward(prompt, response, gold, difficulty): ..."))
     [fault] = function("p", ["r"], "g", PROBLEM.columns)
     assert re.search(r"'difficulty'.*level", str(fault))
@@ -143,7 +143,7 @@ def test_a_missing_column_is_named(write: Write) -> None:
 )
 def test_uncallable_functions_are_refused_at_once(
     write: Write, source: str, said: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     reference = write(source)
     if "while" in source:
         monkeypatch.setattr(killable_worker, "PREPARE_S", 5.0)
@@ -152,7 +152,7 @@ def test_uncallable_functions_are_refused_at_once(
     assert all(words in str(refused.value) for words in ("reward.custom", reference, said))
 
 
-def test_a_users_module_does_nothing_to_this_process(write: Write) -> None:
+def test_a_users_module_does_nothing_to_this_process(write: Write):
     reference = write(
         "import resource, sys\nresource.setrlimit(resource.RLIMIT_AS, (2**20, 2**20))\nsys.stdout.close()\n"
         "def reward(prompt, response, gold):\n    return len([0] * 10**6)\n"
@@ -166,12 +166,12 @@ def test_a_users_module_does_nothing_to_this_process(write: Write) -> None:
 
 
 @pytest.mark.parametrize("value", [1, -2.5, True, numpy.float32(0.5), numpy.array(3.0), 1e6])
-def test_numbers_of_any_kind_are_rewards(value: object) -> None:
+def test_numbers_of_any_kind_are_rewards(value: object):
     assert number(value) == float(value)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("value", [None, [1.0], "0.5", b"1", object(), numpy.ones(2), math.nan, 1e308, 10**400])
-def test_any_other_value_is_refused(value: object) -> None:
+def test_any_other_value_is_refused(value: object):
     with pytest.raises(BadReward) as refused:
         number(value)
     assert "async" not in str(refused.value)
@@ -185,7 +185,7 @@ def test_any_other_value_is_refused(value: object) -> None:
         ("import asyncio; return asyncio.sleep(0)", "async"),
     ],
 )
-def test_a_failing_function_is_named_at_the_start(write: Write, body: str, said: str) -> None:
+def test_a_failing_function_is_named_at_the_start(write: Write, body: str, said: str):
     reference = write(f"def reward(prompt, response, gold):\n    {body}\n")
     with pytest.raises(BadInput) as refused:
         check_reward_functions(rewarding(reference), [PROBLEM])
@@ -193,7 +193,7 @@ def test_a_failing_function_is_named_at_the_start(write: Write, body: str, said:
     assert ("sandbox=false" in str(refused.value)) == ("open" in body)
 
 
-def test_functions_are_tried_on_rows_spread_over_the_data(write: Write) -> None:
+def test_functions_are_tried_on_rows_spread_over_the_data(write: Write):
     reference = write("def reward(prompt, response, gold, level):\n    return 1 / level\n")
     problems = [replace(PROBLEM, columns=f'{{"level": {int(not 40 <= number < 60)}}}') for number in range(100)]
     with pytest.raises(BadInput, match="ZeroDivisionError"):
@@ -217,7 +217,7 @@ attacks = {"p": patch, "w": write, "c": sys.modules.clear}
 """
 
 
-def test_a_function_cannot_answer_for_the_verifier(write: Write) -> None:
+def test_a_function_cannot_answer_for_the_verifier(write: Write):
     right, wrong = r"\boxed{\frac{8}{\sqrt{4}}}", (rf"\boxed{{\sqrt{{{n}}}}}" for n in count(17))
     problem, asked = Problem("id", "prompt", (1,), r"\sqrt{16}"), [next(wrong), right]
     for attack in "pwc":
@@ -228,7 +228,7 @@ def test_a_function_cannot_answer_for_the_verifier(write: Write) -> None:
     assert [reward.parts["reward"] for text, reward in zip(asked, given, strict=True) if text == right] == [1.0] * 4
 
 
-def test_a_ruined_worker_is_replaced(write: Write) -> None:
+def test_a_ruined_worker_is_replaced(write: Write):
     reference = write(
         "ruined = False\ndef reward(prompt, response, gold):\n    global ruined\n    ruined |= response == 'ruin'\n"
         "    if ruined:\n        raise RuntimeError\n    return 1.0\n"
@@ -246,9 +246,7 @@ def test_a_ruined_worker_is_replaced(write: Write) -> None:
         ("async def all: return [float(s.gold) + s.columns['level'] for s in samples]", [7.0] * 3),
     ],
 )
-def test_functions_may_wait_and_see_the_whole_group(
-    pools: list[VerifierPool], source: str, earned: list[float]
-) -> None:
+def test_functions_may_wait_and_see_the_whole_group(pools: list[VerifierPool], source: str, earned: list[float]):
     group = group_of(source, "a", "bb", "ccc")
     rewards = asyncio.run(pools[0].score(group)).rewards
     [alone] = pools[0].rewards_all([(group.problem, sample("a"))])
@@ -257,7 +255,7 @@ def test_functions_may_wait_and_see_the_whole_group(
     assert not any(reward.partial for reward in rewards)
 
 
-def test_responses_of_a_group_fail_each_in_its_own_way(pools: list[VerifierPool]) -> None:
+def test_responses_of_a_group_fail_each_in_its_own_way(pools: list[VerifierPool]):
     group = group_of("async def one: return None if response else 1 / 0", "a", "")
     first, second = asyncio.run(pools[0].score(group)).rewards
     assert "returned None" in first.complaints[0].error
@@ -283,7 +281,7 @@ def test_responses_of_a_group_fail_each_in_its_own_way(pools: list[VerifierPool]
 )
 def test_a_failure_masks_the_samples_that_it_concerns(
     pools: list[VerifierPool], source: str, masked: list[bool], said: str
-) -> None:
+):
     group = group_of(source, RIGHT, "")
     rewards = asyncio.run(pools["600" in source].score(group)).rewards
     assert [reward.masked for reward in rewards] == masked
@@ -295,7 +293,7 @@ def test_a_failure_masks_the_samples_that_it_concerns(
     assert rewards[0].masked or rewards[0].verdict.status is Status.CORRECT  # held-out figures go by it
 
 
-def test_only_the_network_needs_async(write: Write) -> None:
+def test_only_the_network_needs_async(write: Write):
     with pytest.raises(BadInput, match="async def"):
         check_functions(RewardConfig(custom=[CustomRewardConfig(write("def reward(samples): ..."), network=True)]))
 
@@ -316,9 +314,7 @@ async def reward(prompt, response, gold):
 """
 
 
-def test_a_function_that_asks_for_the_network_has_it_and_nothing_else(
-    write: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_function_that_asks_for_the_network_has_it_and_nothing_else(write: Write, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MY_TOKEN", "secret")
     reward = RewardFunction(RewardConfig(custom=[CustomRewardConfig(write(CALLS), network=True)]))
     with serving(lambda path, *_: (0, {}, [b"%d\n" % len(path)])) as address, VerifierPool(reward, workers=1) as pool:

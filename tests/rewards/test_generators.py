@@ -79,11 +79,11 @@ OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in sorted(DATASETS
 
 
 @pytest.mark.parametrize("name", [*FEW, *OTHERS])
-def test_junk_earns_nothing_in_any_set(pool: VerifierPool, name: str) -> None:
+def test_junk_earns_nothing_in_any_set(pool: VerifierPool, name: str):
     assert rewarded(pool, name, problems=3) == []
 
 
-def test_the_generators_that_run_answers_are_refused() -> None:
+def test_the_generators_that_run_answers_are_refused():
     done = subprocess.run(
         [sys.executable, "-m", "tests.rewards.attack", "generators"], stdout=subprocess.PIPE, check=True
     )
@@ -94,14 +94,14 @@ def test_the_generators_that_run_answers_are_refused() -> None:
 
 
 @pytest.mark.parametrize("name", [*sorted(REFUSED), "count_down"])
-def test_generators_without_safe_scoring_are_neither_used_nor_suggested(name: str) -> None:
+def test_generators_without_safe_scoring_are_neither_used_nor_suggested(name: str):
     with pytest.raises(BadInput, match=rf"data\.eval_source: .*'{name}'") as refused:
         read("data.eval_source", f"reasoning_gym:{name}", DataConfig(), 0)
     assert not [other for other in REFUSED if other != name and other in str(refused.value).partition(name)[2]]
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/start/your-problems.md"])
-def test_pages_count_the_usable_generators(page: str) -> None:
+def test_pages_count_the_usable_generators(page: str):
     said = (Path(__file__).parents[2] / page).read_text(encoding="utf-8")
     assert f"{len(DATASETS.keys() - REFUSED.keys())} generators" in said
 
@@ -110,13 +110,11 @@ ANSWERS = yaml.safe_load((CASES / "generators.yaml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("name", "gold", "answer", "status"), ANSWERS)
-def test_answers_are_compared_with_the_entrys_own(
-    pool: VerifierPool, name: str, gold: str, answer: str, status: str
-) -> None:
+def test_answers_are_compared_with_the_entrys_own(pool: VerifierPool, name: str, gold: str, answer: str, status: str):
     assert pool.verify(gold, rf"\boxed{{{answer}}}", grader_of(name, {}, {})).status is STATUSES[status]
 
 
-def test_the_library_accepts_another_solution(pool: VerifierPool) -> None:
+def test_the_library_accepts_another_solution(pool: VerifierPool):
     [entry] = reasoning_gym.create_dataset("graph_color", seed=5, size=1)
     colours = json.dumps({str(vertex): colour for vertex, colour in entry["metadata"]["possible_answer"].items()})
     grader, broken = grader_of("graph_color", {}, entry), grader_of("jugs", {"no_such_field": 1}, {})
@@ -124,7 +122,7 @@ def test_the_library_accepts_another_solution(pool: VerifierPool) -> None:
     assert pool.verify("", r"\boxed{1}", broken).status is Status.CRASH
 
 
-def test_an_entry_without_an_answer_needs_the_library(pool: VerifierPool) -> None:
+def test_an_entry_without_an_answer_needs_the_library(pool: VerifierPool):
     library = grader_of("graph_color", {}, {})
     golds = [("", EXACT), ("", library), ("1 " * 999, EXACT), ("{'s': '}['}", EXACT)]
     assert pool.check_golds(golds) == [False, True, False, False]  # the last two cannot be given in a box

@@ -26,11 +26,11 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("gold", "answer", "verdict"), TABLE)
-def test_documented_examples_get_their_documented_status(gold: str, answer: str, verdict: str) -> None:
+def test_documented_examples_get_their_documented_status(gold: str, answer: str, verdict: str):
     assert verify(gold, rf"\boxed{{{answer}}}").status == verdict
 
 
-def test_every_row_of_the_document_is_an_example() -> None:
+def test_every_row_of_the_document_is_an_example():
     rows = [line for line in DOCUMENT.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
     assert len(rows) == len(TABLE) > 70
 
@@ -46,7 +46,7 @@ MOST_REFUSED = {"heldout": 2, "classes": 5, "classes_heldout": 3}
 
 @pytest.mark.long
 @pytest.mark.parametrize("file", MOST_REFUSED)
-def test_whole_responses_fare_no_worse_than_before(file: str) -> None:
+def test_whole_responses_fare_no_worse_than_before(file: str):
     cases = [case for topic in read(file).values() for case in topic]
     verdicts = [(case, verify(case.gold, case.answer).status is Status.CORRECT) for case in cases]
     assert [case for case, taken in verdicts if taken and case.status is Status.WRONG] == []
@@ -54,7 +54,7 @@ def test_whole_responses_fare_no_worse_than_before(file: str) -> None:
     assert len(refused) <= MOST_REFUSED[file], refused
 
 
-def test_ambiguous_gold_answers_are_told_apart() -> None:
+def test_ambiguous_gold_answers_are_told_apart():
     ambiguous = ["750 g", "3,75", "p^2+q=0", "2x=9", "1.000", "-12.500", "12:30"]
     clear = ["750", r"750\text{ g}", "3, 75", "1,750", "3.142", "0.500", "q=9", "f(2)=9", "2x+1", "x>9", "(3,75)"]
     assert [gold for gold in (*ambiguous, *clear, "3:5") if unusual(plain(gold))] == ambiguous
@@ -89,12 +89,12 @@ FORM, CONTEXT, TAIL = st.sampled_from(RATIONAL), st.sampled_from(AROUND), st.sam
 
 
 @given(RATIONALS, FORM, FORM, CONTEXT)
-def test_a_fraction_is_itself_in_every_spelling(value: Fraction, one: str, other: str, around: str) -> None:
+def test_a_fraction_is_itself_in_every_spelling(value: Fraction, one: str, other: str, around: str):
     assert settled(fraction(value, one), fraction(value, other, around)) is Status.CORRECT
 
 
 @given(INTEGERS, st.sampled_from(INTEGRAL), CONTEXT)
-def test_an_integer_is_itself_in_every_spelling(value: int, spelt: Callable[[int], str], around: str) -> None:
+def test_an_integer_is_itself_in_every_spelling(value: int, spelt: Callable[[int], str], around: str):
     assume("," not in spelt(value) or "left(" not in around)  # (1,234) is a point
     written = around.replace("#", spelt(value))
     assert settled(str(value), written) is Status.CORRECT
@@ -102,7 +102,7 @@ def test_an_integer_is_itself_in_every_spelling(value: int, spelt: Callable[[int
 
 
 @given(RATIONALS, RATIONALS, FORM, CONTEXT)
-def test_a_fraction_is_no_other(one: Fraction, other: Fraction, form: str, around: str) -> None:
+def test_a_fraction_is_no_other(one: Fraction, other: Fraction, form: str, around: str):
     assume(one != other)
     assert settled(fraction(one), fraction(other, form, around)) is Status.WRONG
 
@@ -110,13 +110,13 @@ def test_a_fraction_is_no_other(one: Fraction, other: Fraction, form: str, aroun
 @given(INTEGERS, st.sampled_from(INTEGRAL), RATIONALS, FORM, TAIL)
 def test_no_tail_leaves_a_value_as_it_is(
     value: int, spelt: Callable[[int], str], other: Fraction, form: str, tail: str
-) -> None:
+):
     assert settled(str(value), tail.replace("#", spelt(value))) is not Status.CORRECT
     assert settled(fraction(other), fraction(other, form, tail)) is not Status.CORRECT
 
 
 @given(st.permutations(range(-4, 5)), st.integers(2, 6), st.sampled_from([", ", " or ", r"\text{ and }", "; "]))
-def test_a_set_has_no_order_and_a_tuple_has_one(numbers: list[int], size: int, joined: str) -> None:
+def test_a_set_has_no_order_and_a_tuple_has_one(numbers: list[int], size: int, joined: str):
     values = numbers[:size]
     ordered = ", ".join(map(str, sorted(values)))
     assert settled(rf"\{{{ordered}\}}", rf"x \in \{{{joined.join(map(str, values))}\}}") is Status.CORRECT
@@ -126,6 +126,6 @@ def test_a_set_has_no_order_and_a_tuple_has_one(numbers: list[int], size: int, j
 
 
 @given(INTEGERS)
-def test_plus_and_minus_are_two_values(value: int) -> None:
+def test_plus_and_minus_are_two_values(value: int):
     assert settled(rf"\{{0, {value}, {-value}\}}", rf"\{{\pm {abs(value)}, 0\}}") is Status.CORRECT
     assert settled(str(value), rf"\pm {abs(value)}") is Status.WRONG

@@ -38,7 +38,7 @@ def statuses(pool: VerifierPool, pairs: list[tuple[str, str]]) -> list[Status]:
         return [verdict.status for verdict in threads.map(pool.verify, golds, responses)]
 
 
-def test_every_hostile_answer_gets_a_status_and_none_is_right(pool: VerifierPool) -> None:
+def test_every_hostile_answer_gets_a_status_and_none_is_right(pool: VerifierPool):
     right = [
         [("x^2+2x+1", rf"\boxed{{{form} + {n} - {n}}}") for n in range(20)] for form in ("x^2 + 2x + 1", "(x+1)^2")
     ]
@@ -56,7 +56,7 @@ def test_every_hostile_answer_gets_a_status_and_none_is_right(pool: VerifierPool
 @pytest.mark.parametrize(("busy", "calls"), [(True, 1), (False, 3)])
 def test_only_calls_that_lacked_a_core_are_repeated(
     busy: bool, calls: int, pool: VerifierPool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     called = []
 
     def hang(*_: object, **__: object) -> None:
@@ -76,5 +76,5 @@ PIECES = st.sampled_from(
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(answer=st.one_of(LETTERS, st.lists(PIECES, max_size=25).map("".join)))
-def test_any_answer_gets_a_status(pool: VerifierPool, answer: str) -> None:
+def test_any_answer_gets_a_status(pool: VerifierPool, answer: str):
     assert pool.verify("x^2+2x+1", rf"\boxed{{{answer}}}").status in Status

@@ -135,7 +135,7 @@ def rewarded(pool: VerifierPool, prompt: str) -> tuple[Status, float]:
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_an_attack_crashes_and_changes_nothing(pool: VerifierPool, home: Path, attack: str) -> None:
+def test_an_attack_crashes_and_changes_nothing(pool: VerifierPool, home: Path, attack: str):
     assert rewarded(pool, f"attack {ATTACKS[attack]}") == (Status.CRASH, 0.0)
     assert rewarded(pool, "What is the root of 2?") == (Status.CORRECT, 1.0)
     assert sorted(path.name for path in home.iterdir()) == [".cache", "kept"]
@@ -155,14 +155,14 @@ open("written", "w")
 
 @pytest.mark.long
 @pytest.mark.parametrize(("function", "absent"), [("_restrict_files", "Landlock"), ("_restrict_calls", "seccomp")])
-def test_each_wall_stands_without_the_other(function: str, absent: str) -> None:
+def test_each_wall_stands_without_the_other(function: str, absent: str):
     done = subprocess.run([sys.executable, "-c", ALONE, function], capture_output=True, text=True)
     assert re.fullmatch(rf"{absent}: .*\(Function not implemented\)\n", done.stdout)
     assert "PermissionError" in done.stderr
 
 
 @pytest.mark.long
-def test_no_answer_and_no_gold_is_run_as_code() -> None:
+def test_no_answer_and_no_gold_is_run_as_code():
     heard = subprocess.run(
         [sys.executable, "-m", "tests.rewards.attack", "verifier"], capture_output=True, text=True, check=True
     )
@@ -170,7 +170,7 @@ def test_no_answer_and_no_gold_is_run_as_code() -> None:
 
 
 @pytest.mark.parametrize(("column", "machine"), list(enumerate(NUMBERS)))
-def test_system_calls_have_the_kernels_numbers(column: int, machine: str) -> None:
+def test_system_calls_have_the_kernels_numbers(column: int, machine: str):
     header = Path(NUMBERS[machine])
     if not header.exists():
         pytest.skip(f"no {header}")
@@ -182,7 +182,7 @@ def test_system_calls_have_the_kernels_numbers(column: int, machine: str) -> Non
     assert listed == {name: known.get(name) for name in listed}
 
 
-def test_no_readable_folder_contains_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_readable_folder_contains_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     home, own = tmp_path / "home", tmp_path / "home" / "project"
     own.mkdir(parents=True)
     monkeypatch.setenv("HOME", str(home))
@@ -195,7 +195,7 @@ def test_no_readable_folder_contains_the_home_folder(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("installed", [False, True])
 def test_the_projects_code_can_be_read_and_nothing_beside_it(
     installed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     """In a clone or a worktree, whose root may have data and keys, and for a package that is installed anywhere."""
     if installed:
         package = tmp_path / "site" / "microbudget_rl"
@@ -213,12 +213,12 @@ def test_the_projects_code_can_be_read_and_nothing_beside_it(
 
 
 @pytest.mark.long
-def test_a_worker_has_what_the_fork_server_imports_for_it() -> None:
+def test_a_worker_has_what_the_fork_server_imports_for_it():
     with contextlib.closing(KillableWorker(Limits(2.0, 2**30))) as worker:
         assert worker.run(eval, "'microbudget_rl.rewards.preload' in __import__('sys').modules")
 
 
-def test_a_function_without_walls_may_do_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_function_without_walls_may_do_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "runner.py").write_text(
         "import os, subprocess\n"
         "def run(prompt, response, gold):\n"

@@ -74,7 +74,7 @@ def scored(*responses: str, deadline_s: float = 60.0) -> list[Result]:
     return UserFunction(FUNCTION, RemoteConfig(deadline_s=deadline_s))(PROBLEM.prompt, responses, PROBLEM.gold)
 
 
-def test_a_score_is_a_part_of_the_reward_and_a_confined_worker_gets_it(judge: Judge) -> None:
+def test_a_score_is_a_part_of_the_reward_and_a_confined_worker_gets_it(judge: Judge):
     with VerifierPool(REWARD, workers=1) as pool:
         [reward] = pool.rewards_all([(PROBLEM, sample(r"\boxed{5}"))])
         assert (reward.parts["score"], reward.total, reward.partial) == (0.7, pytest.approx(1.35), False)
@@ -101,16 +101,14 @@ def refused(status: int, **headers: str) -> Callable[[dict[str, Any]], Answer]:
         (lambda body: completion(graded(body, 11)), 1, False),
     ],
 )
-def test_a_judge_that_does_not_judge_fails_for_that_response(
-    judge: Judge, answer: Any, attempts: int, late: bool
-) -> None:
+def test_a_judge_that_does_not_judge_fails_for_that_response(judge: Judge, answer: Any, attempts: int, late: bool):
     judge.answer = answer
     [result] = scored("kind", deadline_s=0.5 if late else 60.0)
     assert (result is None, len(judge.asked)) == (late, attempts)
     assert late or isinstance(result, str)
 
 
-def test_an_answer_without_end_is_not_read(judge: Judge) -> None:
+def test_an_answer_without_end_is_not_read(judge: Judge):
     sent = []
     judge.answer = lambda _: (200, {"Content-Length": f"{2**40}"}, (sent.append(1) or b"x" * 2**20 for _ in range(600)))
     [result] = scored("kind")
@@ -118,7 +116,7 @@ def test_an_answer_without_end_is_not_read(judge: Judge) -> None:
     assert (len(judge.asked), len(sent) < 300) == (1, True)
 
 
-def test_a_process_makes_no_more_calls_than_it_may_with_those_that_are_repeated(judge: Judge) -> None:
+def test_a_process_makes_no_more_calls_than_it_may_with_those_that_are_repeated(judge: Judge):
     write_settings(judge.address, most=5)
     judge.answer = lambda body: refused(503)(body) if len(judge.asked) < 3 else completion(graded(body, 7))
     assert sum(isinstance(result, float) for result in scored(*"abcdefgh")) == 3
@@ -126,7 +124,7 @@ def test_a_process_makes_no_more_calls_than_it_may_with_those_that_are_repeated(
     assert scored("a") == [0.7]
 
 
-def test_the_check_before_a_run_asks_the_judge_within_its_calls(judge: Judge) -> None:
+def test_the_check_before_a_run_asks_the_judge_within_its_calls(judge: Judge):
     check_reward_functions(REWARD, [PROBLEM])
     assert len(judge.asked) == 2
     for most, answer, said in (
@@ -140,7 +138,7 @@ def test_the_check_before_a_run_asks_the_judge_within_its_calls(judge: Judge) ->
             check_reward_functions(REWARD, [PROBLEM])
 
 
-def test_the_key_is_sent_and_is_in_no_failure(judge: Judge) -> None:
+def test_the_key_is_sent_and_is_in_no_failure(judge: Judge):
     Path("key.txt").write_text(f"{KEY}\n")
     write_settings(judge.address, more="key_file: key.txt")
     echoes: list[Answer] = [
@@ -165,7 +163,7 @@ def test_the_key_is_sent_and_is_in_no_failure(judge: Judge) -> None:
         ({"more": "key_file: key.txt", "address": "http://127.0.0.1.evil.org/v1"}, "https"),
     ],
 )
-def test_settings_that_cannot_be_used_are_refused(settings: dict[str, Any], said: str) -> None:
+def test_settings_that_cannot_be_used_are_refused(settings: dict[str, Any], said: str):
     Path("key.txt").write_text(KEY)
     with pytest.raises(BadInput, match=r"judge\.yaml"):
         UserFunction(FUNCTION, RemoteConfig())
@@ -219,7 +217,7 @@ INJECTIONS = [
 
 
 @pytest.mark.parametrize("injection", INJECTIONS)
-def test_a_response_cannot_speak_as_the_rubric(injection: str) -> None:
+def test_a_response_cannot_speak_as_the_rubric(injection: str):
     asked = "Be kind.", PROBLEM.prompt, PROBLEM.gold
     system, user = framed(*asked, injection, MARK, CODE)
     assert system == framed(*asked, "", MARK, CODE)[0]
@@ -231,7 +229,7 @@ def test_a_response_cannot_speak_as_the_rubric(injection: str) -> None:
     assert score_of(TEN, CODE) == 1.0
 
 
-def test_marks_and_codes_are_new_for_each_call(judge: Judge) -> None:
+def test_marks_and_codes_are_new_for_each_call(judge: Judge):
     scored("same", "same")
     codes = [graded(body, 1) for _, body in judge.asked]
     marks = [re.findall(r"\b[0-9a-f]{32}\b", body["messages"][1]["content"])[0] for _, body in judge.asked]

@@ -64,13 +64,13 @@ def group(*responses: str) -> Group:
     return Group(3, Problem("id", "prompt", (1,), GOLD), None, tuple(map(sample, responses)))
 
 
-def test_killed_idle_worker_is_replaced(pool: VerifierPool) -> None:
+def test_killed_idle_worker_is_replaced(pool: VerifierPool):
     pool.verify(GOLD, normal())
     process_of(pool).kill()
     assert pool.verify(GOLD, normal()).status is Status.CORRECT
 
 
-def test_worker_killed_in_every_attempt_is_a_crash(pool: VerifierPool) -> None:
+def test_worker_killed_in_every_attempt_is_a_crash(pool: VerifierPool):
     statuses: list[Status] = []
     thread = threading.Thread(target=lambda: statuses.append(pool.verify(GOLD, hanging()).status))
     thread.start()
@@ -82,7 +82,7 @@ def test_worker_killed_in_every_attempt_is_a_crash(pool: VerifierPool) -> None:
     assert pool.verify(GOLD, normal()).status is Status.CORRECT
 
 
-def test_score_fills_in_rewards_in_order(pool: VerifierPool) -> None:
+def test_score_fills_in_rewards_in_order(pool: VerifierPool):
     asked = group(normal(), r"<think>?</think>\boxed{3}", "no answer", hanging())
     scored = asyncio.run(pool.score(asked))
     statuses = [reward.verdict.status for reward in scored.rewards]
@@ -93,12 +93,12 @@ def test_score_fills_in_rewards_in_order(pool: VerifierPool) -> None:
     assert (scored.index, scored.problem, scored.samples) == (asked.index, asked.problem, asked.samples)
 
 
-def test_a_long_stream_keeps_its_order(pool: VerifierPool) -> None:
+def test_a_long_stream_keeps_its_order(pool: VerifierPool):
     pairs = ((Problem("id", "", (), str(number)), sample(f"\\boxed{{{number - number % 2}}}")) for number in range(300))
     assert [reward.status for reward in pool.rewards_all(pairs)] == [Status.CORRECT, Status.WRONG] * 150
 
 
-def test_a_cancelled_group_leaves_a_working_pool(pool: VerifierPool) -> None:
+def test_a_cancelled_group_leaves_a_working_pool(pool: VerifierPool):
     async def cancel_one_then_score_another() -> Group:
         stuck = group(*[hanging() for _ in range(50)])
         task = asyncio.create_task(pool.score(stuck))
@@ -112,7 +112,7 @@ def test_a_cancelled_group_leaves_a_working_pool(pool: VerifierPool) -> None:
     assert scored.rewards[0].verdict.status is Status.CORRECT
 
 
-def test_golds_verify_against_themselves(pool: VerifierPool) -> None:
+def test_golds_verify_against_themselves(pool: VerifierPool):
     golds = ["12", r"$\frac{1}{2}$", "(1,2]", r"\text{even}", "", "}{", "see above: {"]
     assert pool.check_golds((gold, "") for gold in golds) == [True, True, True, True, False, False, False]
 
@@ -129,12 +129,12 @@ threading.Event().wait()
 """
 
 
-def test_ctrl_c_in_the_terminal_does_not_interrupt_the_imports_of_the_fork_server(pool: VerifierPool) -> None:
+def test_ctrl_c_in_the_terminal_does_not_interrupt_the_imports_of_the_fork_server(pool: VerifierPool):
     status = Path(f"/proc/{forkserver._forkserver._forkserver_pid}/status").read_text()  # type: ignore[attr-defined]
     assert int(status.partition("SigBlk:")[2].split()[0], 16) & 1 << (signal.SIGINT - 1)
 
 
-def test_workers_share_all_calls_at_a_time() -> None:
+def test_workers_share_all_calls_at_a_time():
     config, part = RewardConfig(remote=RemoteConfig(concurrency=16)), CustomRewardConfig("mine:judge", network=True)
     shares = [limits.remote for n in range(6) if (limits := limits_of(config, part, share=(n, 6))).remote]
     assert [share.concurrency for share in shares] == [3, 3, 3, 3, 2, 2]
@@ -143,7 +143,7 @@ def test_workers_share_all_calls_at_a_time() -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("response", [NORMAL, HANGS])
-def test_no_process_outlives_a_killed_parent(response: str) -> None:
+def test_no_process_outlives_a_killed_parent(response: str):
     command = [sys.executable, "-c", ORPHAN, response]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as parent:
         assert parent.stdout is not None

@@ -40,29 +40,29 @@ def written(lines: int = 0, file: str = "<cell 1>", **values: Any) -> Callable[.
 
 
 @given(lines=st.integers(0, 300), file=st.text(min_size=1, max_size=9).filter(lambda text: "\0" not in text))
-def test_the_same_code_elsewhere_is_the_same(lines: int, file: str) -> None:
+def test_the_same_code_elsewhere_is_the_same(lines: int, file: str):
     assert digest(written(lines, f"<{file}>")) == digest(written()) == digest(written(words="{16, 8, 0}"))
 
 
 @given(st.sampled_from([*VALUES]), st.one_of(st.integers(), st.text(), st.floats(-9, 9)))
-def test_another_constant_default_closure_or_global_is_another(name: str, value: Any) -> None:
+def test_another_constant_default_closure_or_global_is_another(name: str, value: Any):
     shown = value if name == "constant" else repr(value)
     assert (digest(written(**{name: shown})) == digest(written())) is (shown == str(VALUES[name]))
 
 
 @pytest.mark.parametrize("value", [threading.Lock(), sys.__stdout__, (each for each in ())])
-def test_what_cannot_be_shipped_is_named(value: object) -> None:
+def test_what_cannot_be_shipped_is_named(value: object):
     with pytest.raises(BadInput, match=r"'lambda'.*module:lambda"):
         ship(lambda prompt, response, gold: value, {})
 
 
-def test_functions_of_a_module_keep_their_name() -> None:
+def test_functions_of_a_module_keep_their_name():
     assert ship(sample, {}) == "tests.rewards.corpus:sample"
     assert all(ship(each, {}).startswith("python.") for each in (written(), lambda: 0, RewardFunction.__call__))
 
 
 @pytest.mark.long
-def test_workers_load_what_is_in_the_private_folder_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_load_what_is_in_the_private_folder_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     class Own:
         def bonus(self, completions: list[str]) -> list[int]:
             return [len(each) for each in completions]

@@ -23,7 +23,7 @@ TOPICS = [pytest.param(cases, id=topic) for topic, cases in CORPUS.items()]
 
 
 @pytest.mark.parametrize("cases", TOPICS)
-def test_text_and_algebra_agree_on_every_case(cases: list[Case]) -> None:
+def test_text_and_algebra_agree_on_every_case(cases: list[Case]):
     for case in cases:
         verdict = verify(case.gold, rf"\boxed{{{case.answer}}}")
         assert verdict.status is case.status, case
@@ -37,7 +37,7 @@ def test_text_and_algebra_agree_on_every_case(cases: list[Case]) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("cases", TOPICS)
-def test_disagreements_with_math_verify_have_a_rule(cases: list[Case]) -> None:
+def test_disagreements_with_math_verify_have_a_rule(cases: list[Case]):
     import math_verify
 
     configs = (math_verify.LatexExtractionConfig(boxed_match_priority=0), math_verify.ExprExtractionConfig())
@@ -52,7 +52,7 @@ MANY = "and ".join(rf"\boxed{{{number}}}" for number in range(12)), "11"
 
 
 @pytest.mark.parametrize(("response", "extracted"), [*BOXES, MANY])
-def test_the_last_box_counts_with_boxes_joined_to_it(response: str, extracted: str | None) -> None:
+def test_the_last_box_counts_with_boxes_joined_to_it(response: str, extracted: str | None):
     verdict = verify("7", response)
     status = {None: Status.UNPARSABLE, "7": Status.CORRECT}.get(extracted, Status.WRONG)
     assert (verdict.extracted, verdict.status) == (extracted, status)
@@ -69,13 +69,13 @@ def test_the_last_box_counts_with_boxes_joined_to_it(response: str, extracted: s
         (r"It is \boxed{7}", Status.CORRECT, Status.UNPARSABLE),
     ],
 )
-def test_answers_in_thoughts_count_if_allowed(response: str, inside: Status, after: Status) -> None:
+def test_answers_in_thoughts_count_if_allowed(response: str, inside: Status, after: Status):
     assert verify("7", response).status is inside
     assert verify("7", response, after_thinking=True).status is after
 
 
 @pytest.mark.parametrize("form", ["{}", "0.({})", "{} g", r"\${}", r"3 \pmod{{{}}}", "{}:3", "{} h 5 min", "{}th"])
-def test_numbers_of_any_length_have_a_status(form: str) -> None:
+def test_numbers_of_any_length_have_a_status(form: str):
     for digits in (990, 5_000):
         answer = plain(form.format("7" * digits))
         assert decide_by_text("12", answer) in (Status.WRONG, Status.UNPARSABLE)
@@ -83,7 +83,7 @@ def test_numbers_of_any_length_have_a_status(form: str) -> None:
 
 
 @pytest.mark.parametrize(("gold", "answer"), [(r"\gcd(n,2)", r"2-\gcd(n,2)"), (r"\sin\infty", r"0+\sin\infty")])
-def test_incomparable_expressions_are_unparsable(gold: str, answer: str) -> None:
+def test_incomparable_expressions_are_unparsable(gold: str, answer: str):
     assert verify(gold, rf"\boxed{{{answer}}}").status is Status.UNPARSABLE
 
 
@@ -91,7 +91,7 @@ def test_incomparable_expressions_are_unparsable(gold: str, answer: str) -> None
     ("levels", "other", "status"),
     [(100, "y", Status.WRONG), (100, "x+x", None), (240, "y", Status.UNPARSABLE), (240, "x+x", Status.UNPARSABLE)],
 )
-def test_sets_in_sets_do_not_double_the_work_at_each_level(levels: int, other: str, status: Status | None) -> None:
+def test_sets_in_sets_do_not_double_the_work_at_each_level(levels: int, other: str, status: Status | None):
     gold, answer = (r"\{" * levels + value + r"\}" * levels for value in ("2x", other))
     assert decide_by_text(plain(gold), plain(answer)) is status
 
@@ -100,7 +100,7 @@ MATHEMATICS = st.text(alphabet="0123456789+-*/^{}()[]\\,.;:=<>%$ xyzfracsqrtpian
 
 
 @given(st.one_of(MATHEMATICS, st.text(max_size=60)), st.sampled_from(GOLDS))
-def test_text_decides_any_answer_without_an_error(answer: str, gold: str) -> None:
+def test_text_decides_any_answer_without_an_error(answer: str, gold: str):
     status = decide_by_text(plain(gold), plain(answer))
     assert status in (Status.CORRECT, Status.WRONG, Status.UNPARSABLE, None)
     if gold == "12" and status is Status.CORRECT:
@@ -114,13 +114,13 @@ def test_text_decides_any_answer_without_an_error(answer: str, gold: str) -> Non
         max_leaves=20,
     )
 )
-def test_boxed_returns_balanced_content_whole(content: str) -> None:
+def test_boxed_returns_balanced_content_whole(content: str):
     content = content.replace("\\", "\\\\")
     assert boxed(f"text \\boxed{{{content}}} }} more") == content
 
 
 @pytest.mark.long
-def test_command_gives_one_verdict_a_line_in_order(tmp_path: Path) -> None:
+def test_command_gives_one_verdict_a_line_in_order(tmp_path: Path):
     rows = tmp_path / "rows.jsonl"
     lines = [
         '{"gold": "1/2", "response": "\\\\boxed{0.5}"}',
@@ -149,7 +149,7 @@ def test_command_gives_one_verdict_a_line_in_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["answers.jsonl", "--conf"], ["conf=paper"], ["nowhere.jsonl"]])
-def test_command_refuses_a_wrong_call_in_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_refuses_a_wrong_call_in_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]):
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1

@@ -24,7 +24,7 @@ from tests.rewards.corpus import sample
         ("<think>a</think>4<think>", False),
     ],
 )
-def test_format_is_a_thought_and_an_answer(response: str, expected: bool) -> None:
+def test_format_is_a_thought_and_an_answer(response: str, expected: bool):
     assert well_formed(response) is expected
 
 
@@ -34,7 +34,7 @@ def verdict(status: Status = Status.CORRECT, extracted: str | None = "4") -> Ver
 
 @pytest.mark.parametrize("timeout", ["mask", "wrong"])
 @pytest.mark.parametrize("status", list(Status))
-def test_reward_is_a_weighted_sum_or_masked(status: Status, timeout: str) -> None:
+def test_reward_is_a_weighted_sum_or_masked(status: Status, timeout: str):
     score = float(status is Status.CORRECT)
     rewarding = RewardFunction(RewardConfig(accuracy=2.0, format=0.2, timeout=timeout))
     earned = rewarding(sample("<think>2 + 2</think>\\boxed{4}"), verdict(status))
@@ -45,7 +45,7 @@ def test_reward_is_a_weighted_sum_or_masked(status: Status, timeout: str) -> Non
     assert rewarding(sample("\\boxed{4}"), verdict(status)).total == 2 * score
 
 
-def test_a_readable_box_is_rewarded() -> None:
+def test_a_readable_box_is_rewarded():
     boxing = RewardFunction(RewardConfig(accuracy=1.0, format=0.0, boxed=0.1))
     assert boxing(sample("\\boxed{5}"), verdict(Status.WRONG, "5")).total == pytest.approx(0.1)
     for empty in (None, "", " ", "$$", r"\text{ }", r"\,", "{}"):
@@ -53,7 +53,7 @@ def test_a_readable_box_is_rewarded() -> None:
 
 
 @given(tokens=st.integers(0, 10_000), ends=st.sampled_from([(1.0, 0.5), (-1.0, -0.5)]))
-def test_cosine_is_monotonous_and_clamped(tokens: int, ends: tuple[float, float]) -> None:
+def test_cosine_is_monotonous_and_clamped(tokens: int, ends: tuple[float, float]):
     value, after = (cosine(tokens + more, 4096, *ends) for more in (0, 1))
     assert min(ends) <= value <= max(ends)
     assert abs(after - ends[1]) <= abs(value - ends[1]) + 1e-12
@@ -61,7 +61,7 @@ def test_cosine_is_monotonous_and_clamped(tokens: int, ends: tuple[float, float]
     assert cosine(4096 + tokens, 4096, *ends) == pytest.approx(ends[1])
 
 
-def test_long_responses_lose_up_to_one() -> None:
+def test_long_responses_lose_up_to_one():
     lost = [overlong(tokens, 20_480, 4096.0) for tokens in (1, 16_384, 17_408, 20_480, 30_000)]
     assert lost == pytest.approx([0.0, 0.0, 0.25, 1.0, 1.0])
     settings = {"rollout.max_response_tokens": 20_480, "algorithm.overlong_buffer": 0.2, "reward.format": 0.0}
@@ -70,7 +70,7 @@ def test_long_responses_lose_up_to_one() -> None:
 
 
 @pytest.mark.parametrize("timeout", ["mask", "wrong"])
-def test_a_users_parts_are_weighted_or_masked(timeout: str) -> None:
+def test_a_users_parts_are_weighted_or_masked(timeout: str):
     parts = [CustomRewardConfig("mine.rewards:brevity", 0.5), CustomRewardConfig("mine.rewards:tone", -1.0)]
     rewarding = RewardFunction(RewardConfig(format=0.0, timeout=timeout, custom=parts))
     earned = rewarding(sample("\\boxed{4}"), verdict(), {"brevity": 1.0, "tone": 0.25})
@@ -85,7 +85,7 @@ def test_a_users_parts_are_weighted_or_masked(timeout: str) -> None:
     ("preset", "short", "long", "wrong"),
     [("paper", 1.2, 1.2, 0.2), ("open_rs", 3.0, 2.0, 0.0), ("tina", 3.0, 3.0, 1.0), ("dapo", 2.0, 1.0, -1.0)],
 )
-def test_presets_reward_well_formed_responses(preset: str, short: float, long: float, wrong: float) -> None:
+def test_presets_reward_well_formed_responses(preset: str, short: float, long: float, wrong: float):
     """short, long, wrong: the reward of a right short response, a right one at the limit, and a wrong one there."""
     between = ["accuracy", "format", "boxed", "cosine", "cosine_correct", "cosine_wrong", "after_thinking"]
     assert {name: list(keys) for name, keys in table("rewards").items()}[preset] == between

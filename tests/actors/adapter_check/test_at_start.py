@@ -20,7 +20,7 @@ def engine(view: tuple[float, ...], seed: int, noise: float) -> list[float]:
     return [p + rng.gauss(0.0, noise) for p in view]
 
 
-def test_each_mistake_is_found_under_half_as_much_noise_and_noise_alone_is_none() -> None:
+def test_each_mistake_is_found_under_half_as_much_noise_and_noise_alone_is_none():
     for seed in range(200):
         seen = views(seed, size=0.2)
         assert find_mistake(engine(seen[FAITHFUL], seed, noise=0.2), seen) == ""

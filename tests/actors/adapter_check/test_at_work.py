@@ -15,7 +15,7 @@ def compare(
     return check.compare(((group,),), ((Scores(tuple(policy), tuple(base), reference),),))
 
 
-def test_noise_widens_the_band_but_not_without_limit_and_counts_after_a_resume() -> None:
+def test_noise_widens_the_band_but_not_without_limit_and_counts_after_a_resume():
     check = CheckAfterSync(noise_floor=0.01)
     compare(check, [-1.0], [-1.05], [-1.05])
     for measured in (check, CheckAfterSync(noise_floor=0.01, noise=check.noise)):
@@ -26,7 +26,7 @@ def test_noise_widens_the_band_but_not_without_limit_and_counts_after_a_resume()
         compare(CheckAfterSync(noise_floor=0.01), [-1.0], [-1.5], [-1.5])
 
 
-def test_more_disagreement_is_noise_where_tokens_are_unlikely_but_not_without_limit() -> None:
+def test_more_disagreement_is_noise_where_tokens_are_unlikely_but_not_without_limit():
     for entropy, allowed in ((0.5, 0.1), (2.0, 0.1), (3.0, 0.15), (9.0, 0.2)):
         check = CheckAfterSync(noise_floor=0.1, noise=0.0)
         compare(check, [-entropy], [-entropy - allowed + 0.001], [0.0])
@@ -36,18 +36,18 @@ def test_more_disagreement_is_noise_where_tokens_are_unlikely_but_not_without_li
         compare(CheckAfterSync(noise_floor=0.1, noise=0.0), [-0.5], [-9.0], [-0.5])
 
 
-def test_an_adapter_that_is_not_applied_from_the_start_is_no_noise() -> None:
+def test_an_adapter_that_is_not_applied_from_the_start_is_no_noise():
     """Version 0 after a warm start has moved from the base model."""
     with pytest.raises(Halted):
         compare(CheckAfterSync(noise_floor=0.01), [-1.0], [-1.06], [-1.002])
 
 
-def test_movement_is_measured_from_the_base_model_and_kl_from_the_reference() -> None:
+def test_movement_is_measured_from_the_base_model_and_kl_from_the_reference():
     found = compare(CheckAfterSync(noise_floor=0.01), [-1.0], [-1.0], [-3.0], -1.0)
     assert (found["adapter_check/movement"], found["policy/kl_to_base"]) == (2.0, 0.0)
 
 
-def test_each_engine_has_the_band_of_its_own_entropy() -> None:
+def test_each_engine_has_the_band_of_its_own_entropy():
     """The second engine is nearer to the learner, and beyond its band; the first one is within its wide band."""
     check = CheckAfterSync(noise_floor=0.1, noise=0.0)
     groups, scores = [], []
@@ -84,5 +84,5 @@ BY_A_HAIR = responses(((1, 2, 3), (-1.0004, -2.0, -0.5)), ((4, 5), (-0.1, -0.2))
         (NOISY, STEPPED, False),
     ],
 )
-def test_change_has_to_exceed_the_noise(again: Responses, adapted: Responses, expected: bool) -> None:
+def test_change_has_to_exceed_the_noise(again: Responses, adapted: Responses, expected: bool):
     assert unchanged(BASE, again, adapted) == expected

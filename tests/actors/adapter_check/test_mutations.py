@@ -140,7 +140,7 @@ def once_started(fault: Fault) -> Fault:
 
 
 @pytest.mark.parametrize("name", AT_START)
-def test_fault_at_the_start_halts_the_run_before_anything_is_sampled(tmp_path: Path, name: str) -> None:
+def test_fault_at_the_start_halts_the_run_before_anything_is_sampled(tmp_path: Path, name: str):
     run = Faulty(tmp_path, AT_START[name])
     expected = name if name != "another" else "it had other weights"
     cause = halt_of(run)
@@ -149,7 +149,7 @@ def test_fault_at_the_start_halts_the_run_before_anything_is_sampled(tmp_path: P
     assert run.engine.served == []
 
 
-def test_fault_at_the_start_may_be_a_warning_and_the_check_after_a_sync_halts_all_the_same(tmp_path: Path) -> None:
+def test_fault_at_the_start_may_be_a_warning_and_the_check_after_a_sync_halts_all_the_same(tmp_path: Path):
     fault = AT_START["not loaded"]
     run = Faulty(tmp_path, fault)
     run.change({"adapter_check.at_start": "warn"})
@@ -161,7 +161,7 @@ def test_fault_at_the_start_may_be_a_warning_and_the_check_after_a_sync_halts_al
 
 
 @pytest.mark.parametrize("name", AFTER_SYNC)
-def test_fault_halts_the_run_as_soon_as_it_shows(tmp_path: Path, name: str) -> None:
+def test_fault_halts_the_run_as_soon_as_it_shows(tmp_path: Path, name: str):
     """Before the first step from the version at which the difference leaves the band, give or take the noise."""
     fault, diagnosis = AFTER_SYNC[name]
     run = Faulty(tmp_path, once_started(fault), noise=0.0 if name == "stuck" else NOISE)
@@ -171,7 +171,7 @@ def test_fault_halts_the_run_as_soon_as_it_shows(tmp_path: Path, name: str) -> N
     assert run.learner.scored[-1][0] == run.learner.version
 
 
-def test_one_faulty_engine_among_several_is_named(tmp_path: Path) -> None:
+def test_one_faulty_engine_among_several_is_named(tmp_path: Path):
     fault = once_started(lambda engine, asked: replace(asked, version=0) if engine == 1 else asked)
     cause = halt_of(Faulty(tmp_path, fault, engines=3))
     assert "of rollout-1, unlike the others, differ" in cause
@@ -179,7 +179,7 @@ def test_one_faulty_engine_among_several_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("first", [-2, 0, 5])
-def test_engine_whose_probabilities_are_no_numbers_halts_the_run(tmp_path: Path, first: int) -> None:
+def test_engine_whose_probabilities_are_no_numbers_halts_the_run(tmp_path: Path, first: int):
     """From its start on, at the first comparison, which measures the noise, or later; beside a sound engine."""
 
     def break_down(engine: int, asked: Served) -> Served:
@@ -193,7 +193,7 @@ def test_engine_whose_probabilities_are_no_numbers_halts_the_run(tmp_path: Path,
     assert run.learner.version <= max(first, 0) + 1
 
 
-def test_learner_whose_probabilities_are_no_numbers_halts_the_run(tmp_path: Path) -> None:
+def test_learner_whose_probabilities_are_no_numbers_halts_the_run(tmp_path: Path):
     run = Faulty(tmp_path, lambda _, asked: asked)
 
     async def score(groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
@@ -206,7 +206,7 @@ def test_learner_whose_probabilities_are_no_numbers_halts_the_run(tmp_path: Path
 
 @pytest.mark.long
 @pytest.mark.parametrize("step", [1.0, 0.001])
-def test_a_hundred_sound_weight_syncs_never_halt(tmp_path: Path, step: float) -> None:
+def test_a_hundred_sound_weight_syncs_never_halt(tmp_path: Path, step: float):
     run = Faulty(tmp_path, lambda _, asked: asked, engines=2, step=step)
     assert run.go().status == "completed"
     assert run.learner.version == 100

@@ -82,7 +82,7 @@ def end(request: RunRequest, start: StartActors = hang, stop: bool = False) -> d
 
 
 @pytest.mark.parametrize("stop", [False, True])
-def test_start_that_hangs_ends_with_the_budget_or_when_told_to(tmp_path: Path, stop: bool) -> None:
+def test_start_that_hangs_ends_with_the_budget_or_when_told_to(tmp_path: Path, stop: bool):
     request = make_request(tmp_path, seconds=coordinator.FINISH_MARGIN_S + 50.2, spent_before=50.0)
     summary = end(request, stop=stop)
     assert json.loads((tmp_path / "summary.json").read_text()) == summary.content
@@ -98,7 +98,7 @@ def test_start_that_hangs_ends_with_the_budget_or_when_told_to(tmp_path: Path, s
 
 
 @pytest.mark.parametrize("noted", [True, False])
-def test_disk_that_runs_full_halts_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noted: bool) -> None:
+def test_disk_that_runs_full_halts_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noted: bool):
     """Looks that fail change nothing about it, nor an event that cannot be written."""
     faults = [OSError(errno.ESTALE, "Stale file handle"), ValueError("max")]  # a control group's file of another format
     looks = iter([*faults, LITTLE_DISK, LITTLE_DISK, LITTLE_DISK])
@@ -137,7 +137,7 @@ def test_disk_that_runs_full_halts_the_run(tmp_path: Path, monkeypatch: pytest.M
 )
 def test_disk_that_takes_nothing_more_halts_the_run(
     number: int, start: StartActors, named: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     """While it starts, or when it cannot write its end."""
 
     def sync(path: Path) -> None:
@@ -154,7 +154,7 @@ def test_disk_that_takes_nothing_more_halts_the_run(
     assert RunFolder(tmp_path).spent == 5.0
 
 
-def test_run_whose_folder_is_deleted_says_so_and_leaves_nothing(tmp_path: Path) -> None:
+def test_run_whose_folder_is_deleted_says_so_and_leaves_nothing(tmp_path: Path):
     folder = tmp_path / "run"
     request = make_request(folder)
     config = changed(request.config, {"run.report_to": []})  # a logger's thread may bring a part of the folder back
@@ -164,13 +164,13 @@ def test_run_whose_folder_is_deleted_says_so_and_leaves_nothing(tmp_path: Path) 
     assert not (folder / "summary.json").exists()
 
 
-def test_clock_that_is_set_moves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clock_that_is_set_moves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     request = make_request(tmp_path, spent_before=5.0)
     monkeypatch.setattr(time, "time", lambda: 4e9)
     assert 5.0 <= request.spent < 1e6
 
 
-def test_weights_that_are_given_up_end_the_run(tmp_path: Path) -> None:
+def test_weights_that_are_given_up_end_the_run(tmp_path: Path):
     """Before the engines that map them are restarted in vain."""
 
     class Lost(SharedWeights):
@@ -187,7 +187,7 @@ def test_weights_that_are_given_up_end_the_run(tmp_path: Path) -> None:
     assert (summary.status, summary.reason) == ("failed", "weights died 3 times in a row")
 
 
-def test_bad_input_of_an_actor_is_raised_and_written_down(tmp_path: Path) -> None:
+def test_bad_input_of_an_actor_is_raised_and_written_down(tmp_path: Path):
     """A failure alone leaves a log."""
     assert end(make_request(tmp_path), raising(Interrupted("SIGTERM"))).reason == "SIGTERM"
     assert not (tmp_path / "failure.log").exists()
@@ -200,7 +200,7 @@ def test_bad_input_of_an_actor_is_raised_and_written_down(tmp_path: Path) -> Non
     assert "Traceback" in (tmp_path / "failure.log").read_text()
 
 
-def test_losses_of_loggers_are_counted_and_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losses_of_loggers_are_counted_and_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     class Dying:
         def begin(self, next_update: int) -> None:
             raise ConnectionError("no route to host")
@@ -213,7 +213,7 @@ def test_losses_of_loggers_are_counted_and_written_down(tmp_path: Path, monkeypa
     assert (event.event, "no route to host" in event.detail) == ("fake logger failed", True)
 
 
-def test_a_fallback_is_an_event_once_per_coordinator(tmp_path: Path) -> None:
+def test_a_fallback_is_an_event_once_per_coordinator(tmp_path: Path):
     async def start(request: RunRequest, _: Any, __: Any, record: Any) -> Any:
         for actor in ("learner", "rollout-0", "learner"):
             record(actor, EventKind.FALLBACK, "plain kernels")

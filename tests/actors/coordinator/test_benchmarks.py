@@ -65,7 +65,7 @@ def before(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 
 @pytest.mark.parametrize(("start", "heldout"), [("", 4), ("sft", 4), ("", 0)])
-def test_base_and_result_are_measured_on_every_benchmark(run: Run, start: str, heldout: int) -> None:
+def test_base_and_result_are_measured_on_every_benchmark(run: Run, start: str, heldout: int):
     run.change({"lora.start_from": start, "eval.problems": heldout})
     run.learner.deaths = {("accumulate", 1)}  # nothing is measured again
     run.go()
@@ -80,7 +80,7 @@ def test_base_and_result_are_measured_on_every_benchmark(run: Run, start: str, h
     assert run.engine.base_samples - heldout * 2 - 5 * 3 - 2 in (4, 7), "the reference set"
 
 
-def test_a_resumed_run_measures_only_what_is_missing(run: Run, measured: list[int], before: Calls) -> None:
+def test_a_resumed_run_measures_only_what_is_missing(run: Run, measured: list[int], before: Calls):
     def crash(name: str) -> None:
         if name == "base-hard":
             raise OSError("killed")
@@ -94,7 +94,7 @@ def test_a_resumed_run_measures_only_what_is_missing(run: Run, measured: list[in
 
 
 @pytest.mark.parametrize(("problems", "whole"), [(6, True), (1000, False)])
-def test_the_budget_is_kept_and_the_held_out_problems_come_first(run: Run, problems: int, whole: bool) -> None:
+def test_the_budget_is_kept_and_the_held_out_problems_come_first(run: Run, problems: int, whole: bool):
     run.change({"budget.updates": None})
     run.benchmarks, run.engine.most_at_once = (benchmark("long", 2, problems),), 1
     outcome = run.go()
@@ -105,7 +105,7 @@ def test_the_budget_is_kept_and_the_held_out_problems_come_first(run: Run, probl
 
 def test_benchmarks_are_cut_to_the_problems_that_the_base_had_time_for_and_one_without_any_is_named(
     run: Run, measured: list[int]
-) -> None:
+):
     """It is tried once and reserves nothing."""
     run.benchmarks, run.engine.most_at_once = (benchmark("long", 2, 1000), benchmark("later", 1, 2)), 1
     run.learner.deaths = {("accumulate", 1)}
@@ -123,7 +123,7 @@ def test_benchmarks_are_cut_to_the_problems_that_the_base_had_time_for_and_one_w
     assert 1000 not in measured
 
 
-def test_the_last_policy_comes_before_the_benchmarks(run: Run, before: Calls) -> None:
+def test_the_last_policy_comes_before_the_benchmarks(run: Run, before: Calls):
     names = list[str]()
     before.append(names.append)
     more = {"validation.every": 1, "validation.share": 1.0, "validation.problems": 2, "budget.updates": 4}
@@ -138,7 +138,7 @@ def test_the_last_policy_comes_before_the_benchmarks(run: Run, before: Calls) ->
     assert names[3:] == ["final", "last", "final-sums-2.5", "final-hard"]
 
 
-def test_a_stop_during_the_last_benchmark_keeps_what_was_measured_until_a_resume(run: Run, before: Calls) -> None:
+def test_a_stop_during_the_last_benchmark_keeps_what_was_measured_until_a_resume(run: Run, before: Calls):
     before.append(lambda name: name == "final-hard" and run.coordinator._stopping.stop("SIGTERM"))
     outcome = run.go()
     assert (outcome.status, finals(run).keys()) == ("interrupted", {"sums-2.5"})
@@ -153,7 +153,7 @@ def test_a_stop_during_the_last_benchmark_keeps_what_was_measured_until_a_resume
 @pytest.mark.parametrize("heldout", [4, 0])
 def test_an_engine_that_is_given_up_during_the_benchmarks_costs_no_result(
     run: Run, before: Calls, where: str, kept: set[str] | None, heldout: int
-) -> None:
+):
     """The evaluation of the result itself is needed."""
     run.change({"eval.problems": heldout})
     dead = list[str]()

@@ -19,7 +19,7 @@ class HandClock:
         self.time += seconds
 
 
-def test_update_that_would_eat_the_reserve_is_not_started() -> None:
+def test_update_that_would_eat_the_reserve_is_not_started():
     """Only the last steps count, and the time of earlier processes does."""
     clock = HandClock()
     budget = Budget(1045.0, 45.0, clock)
@@ -36,7 +36,7 @@ def test_update_that_would_eat_the_reserve_is_not_started() -> None:
 
 
 @pytest.mark.parametrize(("steps", "usual"), [([9.0, 10.0, 11.0, 30.0], 10.5), ([30.0, *[5.0, 15.0] * 20], 10.0)])
-def test_forecast_goes_by_the_usual_step_and_leaves_the_reserve(steps: list[float], usual: float) -> None:
+def test_forecast_goes_by_the_usual_step_and_leaves_the_reserve(steps: list[float], usual: float):
     """Neither one slow step nor steps that alternate move it."""
     budget = Budget(FINISH_MARGIN_S + 100.0, 0.0, HandClock())
     assert budget.forecast("turn") is None
@@ -45,7 +45,7 @@ def test_forecast_goes_by_the_usual_step_and_leaves_the_reserve(steps: list[floa
     assert budget.forecast("turn") == int(100.0 / usual)
 
 
-def test_steps_that_cannot_even_fit_at_their_quickest_are_no_use() -> None:
+def test_steps_that_cannot_even_fit_at_their_quickest_are_no_use():
     budget = Budget(FINISH_MARGIN_S + 20.0, 0.0, HandClock())
     assert budget.may_hold("group", "update")
     for seconds in (8.0, 50.0):
@@ -55,7 +55,7 @@ def test_steps_that_cannot_even_fit_at_their_quickest_are_no_use() -> None:
     assert not budget.may_hold("group", "update")
 
 
-def test_training_that_is_being_cut_off_is_left_alone() -> None:
+def test_training_that_is_being_cut_off_is_left_alone():
     budget = Budget(100.0, 0.0, HandClock())
 
     async def train() -> None:

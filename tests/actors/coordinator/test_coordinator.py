@@ -10,7 +10,7 @@ from microbudget_rl.actors.coordinator.saving import SAVING_SHARE, UNSAVED_S
 from tests.actors.virtual_run import Run
 
 
-def test_run_stops_at_the_updates_asked_for(run: Run) -> None:
+def test_run_stops_at_the_updates_asked_for(run: Run):
     """And starts no group that no update would take."""
     run.change({"budget.updates": 5})
     outcome = run.go()
@@ -19,7 +19,7 @@ def test_run_stops_at_the_updates_asked_for(run: Run) -> None:
     assert sorted(index for index, _ in run.engine.served) == list(range(10))
 
 
-def test_generation_goes_on_while_the_learner_works(run: Run) -> None:
+def test_generation_goes_on_while_the_learner_works(run: Run):
     """Groups of 1 s and updates of 2 s: overlapped, an update every 2 s and a bit; in turn it would be over 3 s."""
     run.change({"budget.updates": 20})
     run.go()
@@ -28,7 +28,7 @@ def test_generation_goes_on_while_the_learner_works(run: Run) -> None:
 
 
 @pytest.mark.parametrize(("save_s", "apart_s"), [(1.0, UNSAVED_S), (4.0, 4.0 / SAVING_SHARE)])
-def test_about_a_minute_of_work_is_unsaved_where_saving_takes_little(run: Run, save_s: float, apart_s: float) -> None:
+def test_about_a_minute_of_work_is_unsaved_where_saving_takes_little(run: Run, save_s: float, apart_s: float):
     """Beside the planned checkpoints, which alone are kept."""
     run.seconds = 1000.0
     run.change({"checkpoint.every": 40, "budget.updates": 85})
@@ -40,7 +40,7 @@ def test_about_a_minute_of_work_is_unsaved_where_saving_takes_little(run: Run, s
     assert [checkpoint.name for checkpoint in run.folder.checkpoints.all] == ["update-000080", "update-000085"]
 
 
-def test_waiting_has_the_name_of_what_is_waited_for(tmp_path: Path) -> None:
+def test_waiting_has_the_name_of_what_is_waited_for(tmp_path: Path):
     """The learner refuses groups that are too old."""
     late, slow = Run(tmp_path / "late"), Run(tmp_path / "slow")
     late.engine.seconds_of = lambda index: 20.0 if index % 8 == 0 else 0.5  # type: ignore[method-assign]
@@ -52,7 +52,7 @@ def test_waiting_has_the_name_of_what_is_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("masks", [False, True])
-def test_metrics_have_the_names_of_the_contract(run: Run, masks: bool) -> None:
+def test_metrics_have_the_names_of_the_contract(run: Run, masks: bool):
     """The loss's KL is reported instead of the adapter check's. Truncated samples are useful unless they are masked."""
     run.engine.finish_reason = "length"
     run.learner.metrics_of = lambda _: {"policy/kl_to_base": 0.125}

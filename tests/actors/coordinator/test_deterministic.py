@@ -46,7 +46,7 @@ def seen(run: Run) -> tuple[Any, ...]:
 
 @settings(max_examples=6)
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.booleans())
-def test_durations_change_nothing(first: int, second: int, refill: bool) -> None:
+def test_durations_change_nothing(first: int, second: int, refill: bool):
     with TemporaryDirectory() as folder:
         runs = [
             make_run(Path(folder, str(number)), random.Random(seed), refill=refill)
@@ -61,7 +61,7 @@ def test_durations_change_nothing(first: int, second: int, refill: bool) -> None
 
 
 @pytest.mark.parametrize("stop", [45.0, 60.0])
-def test_stopped_and_resumed_it_goes_on_as_if_nothing_had_happened(tmp_path: Path, stop: float) -> None:
+def test_stopped_and_resumed_it_goes_on_as_if_nothing_had_happened(tmp_path: Path, stop: float):
     """Except for a validation that a stop cuts short: its version is not validated again."""
     whole = make_run(tmp_path / "whole", random.Random(1))
     whole.change({"validation.every": 0})

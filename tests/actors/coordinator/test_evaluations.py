@@ -18,7 +18,7 @@ def run(tmp_path: Path) -> Run:
     return Run(tmp_path, {"budget.updates": 2})
 
 
-def test_summary_compares_with_the_base_on_the_same_responses(run: Run) -> None:
+def test_summary_compares_with_the_base_on_the_same_responses(run: Run):
     outcome = run.go()
     assert outcome.plasticity
     assert outcome.plasticity.content == {
@@ -35,7 +35,7 @@ def test_summary_compares_with_the_base_on_the_same_responses(run: Run) -> None:
     assert all(group.adapter is None for group in begun)
 
 
-def test_a_resumed_run_inspects_the_responses_sampled_before(run: Run) -> None:
+def test_a_resumed_run_inspects_the_responses_sampled_before(run: Run):
     run.go()
     sampled = [[7, 8], [9], [10], [11, 12]]
     (run.path / "reference_set.json").write_text(json.dumps(sampled))
@@ -45,7 +45,7 @@ def test_a_resumed_run_inspects_the_responses_sampled_before(run: Run) -> None:
 
 
 @pytest.mark.parametrize("updates", [1, 2])
-def test_base_model_is_evaluated_between_the_first_two_batches(run: Run, updates: int) -> None:
+def test_base_model_is_evaluated_between_the_first_two_batches(run: Run, updates: int):
     """So it is in a run of one update. No group is sampled meanwhile: it would count towards the duration."""
     run.change({"budget.updates": updates})
     run.learner.seconds = 1e-3  # the learner is done first
@@ -60,7 +60,7 @@ def test_base_model_is_evaluated_between_the_first_two_batches(run: Run, updates
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_learner_that_dies_of_it_costs_no_result(run: Run, version: int) -> None:
+def test_a_learner_that_dies_of_it_costs_no_result(run: Run, version: int):
     run.learner.deaths = {("inspect", version)}
     outcome = run.go()
     assert outcome.status == "completed"
@@ -69,7 +69,7 @@ def test_a_learner_that_dies_of_it_costs_no_result(run: Run, version: int) -> No
 
 
 @pytest.mark.parametrize("broken", [{"entropy": nan}, {"kl_to_base": inf}, {"effective_rank": {"0.q_proj": nan}}])
-def test_plasticity_is_null_if_a_number_is_not_finite(run: Run, broken: dict[str, Any]) -> None:
+def test_plasticity_is_null_if_a_number_is_not_finite(run: Run, broken: dict[str, Any]):
     inspect = run.learner.inspect
 
     async def inspect_broken(groups: tuple[Group, ...]) -> Inspection:
@@ -81,7 +81,7 @@ def test_plasticity_is_null_if_a_number_is_not_finite(run: Run, broken: dict[str
 
 
 @pytest.mark.parametrize(("seconds", "known"), [(15.0, True), (1e6, False)])
-def test_the_budget_leaves_time_for_it_and_is_kept(run: Run, seconds: float, known: bool) -> None:
+def test_the_budget_leaves_time_for_it_and_is_kept(run: Run, seconds: float, known: bool):
     run.change({"budget.updates": None, "eval.problems": 0})
     run.learner.inspect_seconds = seconds
     outcome = run.go()

@@ -46,7 +46,7 @@ class Disk:
 
 @settings(max_examples=15)
 @given(writes=st.integers(0, MORE_WRITES_THAN_A_RUN_HAS), number=st.sampled_from([errno.ENOSPC, errno.EROFS]))
-def test_run_goes_on_from_whatever_was_written(writes: int, number: int) -> None:
+def test_run_goes_on_from_whatever_was_written(writes: int, number: int):
     with TemporaryDirectory() as root, pytest.MonkeyPatch.context() as patch:
         folder, disk = Path(root), Disk(writes, number)
         before, after = Run(folder), Run(folder)
@@ -68,7 +68,7 @@ def test_run_goes_on_from_whatever_was_written(writes: int, number: int) -> None
         assert sorted(used) == list(range(len(used)))
 
 
-def test_a_mount_that_times_out_is_no_end_of_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mount_that_times_out_is_no_end_of_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def write(folder: Path, *_: object) -> None:
         if folder.name.startswith(f".update-{UPDATES:06d}"):
             raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
@@ -79,7 +79,7 @@ def test_a_mount_that_times_out_is_no_end_of_the_budget(tmp_path: Path, monkeypa
     assert isinstance(run.fail(), TimeoutError)
 
 
-def test_no_slow_disk_holds_up_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_slow_disk_holds_up_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """With validations, a crash, a rollback; in real time, since a virtual loop has no threads."""
     threads: set[tuple[str, threading.Thread]] = set()
     for module, name in ((os, "fsync"), (checkpoints, "delete"), (saving, "damage")):

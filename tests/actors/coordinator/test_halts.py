@@ -11,7 +11,7 @@ from tests.actors.virtual_run import Run
 from tests.fakes import make_reward
 
 
-def test_every_version_is_checked_before_the_next_is_made(run: Run) -> None:
+def test_every_version_is_checked_before_the_next_is_made(run: Run):
     run.change({"budget.updates": 6})
     run.go()
     assert [(version, adapter and adapter.version) for version, adapter in run.learner.scored] == [
@@ -21,7 +21,7 @@ def test_every_version_is_checked_before_the_next_is_made(run: Run) -> None:
 
 @pytest.mark.parametrize("refill", [False, True])
 @pytest.mark.parametrize("right", [0.0, 1.0])
-def test_rewards_that_teach_nothing_halt_the_run(run: Run, refill: bool, right: float) -> None:
+def test_rewards_that_teach_nothing_halt_the_run(run: Run, refill: bool, right: float):
     """With a right response, each is cut off, so that the learner leaves it out."""
     run.change({"learner.dynamic_sampling": refill, "algorithm.mask_truncated": True})
     run.engine.finish_reason = "length"
@@ -33,7 +33,7 @@ def test_rewards_that_teach_nothing_halt_the_run(run: Run, refill: bool, right: 
     assert not run.coordinator.ledger.counts.get("tokens/useful")
 
 
-def test_a_group_with_variance_among_many_that_are_replaced_is_no_streak(run: Run) -> None:
+def test_a_group_with_variance_among_many_that_are_replaced_is_no_streak(run: Run):
     """It waits for its batch while far more are dropped than the streak may have."""
     run.change({"learner.dynamic_sampling": True, "budget.updates": 3})
     run.verifier.rewards_of = lambda group: (make_reward(1.0), make_reward(float(group.index % 5 > 0)))
@@ -41,7 +41,7 @@ def test_a_group_with_variance_among_many_that_are_replaced_is_no_streak(run: Ru
     assert len(run.rows) == 3
 
 
-def test_groups_without_variance_are_replaced_where_asked_for(run: Run) -> None:
+def test_groups_without_variance_are_replaced_where_asked_for(run: Run):
     """Every second problem is always solved: batches are made of the others, and none comes up twice."""
     run.change({"learner.dynamic_sampling": True, "budget.updates": 5})
     run.verifier.rewards_of = lambda group: (make_reward(1.0), make_reward(float(group.index % 2)))
@@ -54,7 +54,7 @@ def test_groups_without_variance_are_replaced_where_asked_for(run: Run) -> None:
     assert state["next_unused"] >= 19
 
 
-def test_reward_function_that_fails_always_halts_the_run_and_is_named(run: Run) -> None:
+def test_reward_function_that_fails_always_halts_the_run_and_is_named(run: Run):
     """By one complaint of each kind, of which other responses or problems make no other."""
     kinds = [
         ("mine:tone", "raised KeyError: '#' (mine.py, line 3)"),
@@ -84,7 +84,7 @@ def test_reward_function_that_fails_always_halts_the_run_and_is_named(run: Run) 
 
 
 @pytest.mark.parametrize("refill", [False, True])
-def test_run_with_every_answer_right_is_complete(run: Run, refill: bool) -> None:
+def test_run_with_every_answer_right_is_complete(run: Run, refill: bool):
     run.change({"learner.dynamic_sampling": refill})
     run.verifier.rewards_of = lambda _: (make_reward(1.0),) * 2
     outcome = run.go()
@@ -93,7 +93,7 @@ def test_run_with_every_answer_right_is_complete(run: Run, refill: bool) -> None
     assert run.folder.evaluation("final")
 
 
-def test_failure_of_an_actor_is_not_swallowed(run: Run) -> None:
+def test_failure_of_an_actor_is_not_swallowed(run: Run):
     async def fail(*_: object) -> None:
         await run.learner.travel()
         raise RuntimeError("the GPU is gone")
@@ -103,7 +103,7 @@ def test_failure_of_an_actor_is_not_swallowed(run: Run) -> None:
 
 
 @pytest.mark.parametrize(("skipped", "halts"), [((2, 3, 5, 6), False), ((2, 3, 4), True)])
-def test_three_skipped_updates_in_a_row_halt_the_run(run: Run, skipped: tuple[int, ...], halts: bool) -> None:
+def test_three_skipped_updates_in_a_row_halt_the_run(run: Run, skipped: tuple[int, ...], halts: bool):
     run.learner.faulty = skipped
     run.change({"budget.updates": 7})
     if halts:

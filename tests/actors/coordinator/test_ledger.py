@@ -13,7 +13,7 @@ from tests.virtual_time import VirtualClock, run_virtually
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz"), st.floats(0, 1000)), min_size=1))
-def test_seconds_of_every_actor_add_up_to_the_time_spent(steps: list[tuple[str, str, float]]) -> None:
+def test_seconds_of_every_actor_add_up_to_the_time_spent(steps: list[tuple[str, str, float]]):
     """Over any first activity, and over a process that was killed a while after its last record."""
     clock = HandClock()
     ledger = Ledger(clock, spent=20.0)
@@ -30,7 +30,7 @@ def test_seconds_of_every_actor_add_up_to_the_time_spent(steps: list[tuple[str, 
     assert abs(sum(resumed.seconds["a"].values()) - (spent + 5.5)) < 1e-6
 
 
-def test_the_longest_start_is_kept_and_not_the_sum() -> None:
+def test_the_longest_start_is_kept_and_not_the_sum():
     clock, record = HandClock(), LedgerRecord()
     for seconds in (40.0, 90.0, 10.0):  # the last one is stopped before it has ended
         ledger = Ledger(clock, spent=200.0, carried=record, since=195.0)
@@ -41,7 +41,7 @@ def test_the_longest_start_is_kept_and_not_the_sum() -> None:
     assert record.start_s == 90.0
 
 
-def test_rounding_makes_no_second_negative() -> None:
+def test_rounding_makes_no_second_negative():
     """Otherwise the ledger would be refused when it is read back."""
     carried = LedgerRecord(seconds={"run": {"start": 0.0, "training": 0.1 + 0.2}})
     resumed = Ledger(HandClock(), spent=0.3, carried=carried)
@@ -50,9 +50,7 @@ def test_rounding_makes_no_second_negative() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(HISTORY), st.integers(0, 99))), st.lists(st.sampled_from(HISTORY)))
-def test_abandoned_history_changes_the_class_of_tokens_and_not_their_sum(
-    kept: list[tuple[str, int]], lost: list[str]
-) -> None:
+def test_abandoned_history_changes_the_class_of_tokens_and_not_their_sum(kept: list[tuple[str, int]], lost: list[str]):
     ledger = Ledger(HandClock())
     for name, amount in kept:
         ledger.count(name, amount)
@@ -68,7 +66,7 @@ def test_abandoned_history_changes_the_class_of_tokens_and_not_their_sum(
     assert sum(ledger.counts.values()) == total
 
 
-def test_looking_changes_nothing_and_figures_are_flat() -> None:
+def test_looking_changes_nothing_and_figures_are_flat():
     clock = HandClock()
     ledger = Ledger(clock)
     ledger.enter("learner", "update")
@@ -80,7 +78,7 @@ def test_looking_changes_nothing_and_figures_are_flat() -> None:
     assert ledger.figures == {"ledger/learner/start": 0.0, "ledger/learner/update": 7.0, "ledger/tokens/eval": 5.0}
 
 
-def test_cancelled_requests_count_what_their_time_was_enough_for() -> None:
+def test_cancelled_requests_count_what_their_time_was_enough_for():
     """A token takes a second; the adapter check's requests and groups alike."""
 
     async def cancel(work: Coroutine[Any, Any, Any], after: float) -> None:

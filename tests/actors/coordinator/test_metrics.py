@@ -16,7 +16,7 @@ def group(source: str, *statuses: Status, length: int = 1) -> Group:
     return Group(0, Problem("", "", (), "", source=source), None, samples, rewards)
 
 
-def test_each_source_of_a_mixture_has_its_own_figures() -> None:
+def test_each_source_of_a_mixture_has_its_own_figures():
     mixed = group("a", Status.CORRECT, Status.WRONG), group("a", Status.UNPARSABLE, Status.TIMEOUT, length=3)
     found = describe_batch(Batch(0, (*mixed, group("b", Status.CORRECT, Status.CORRECT))))
     a = {"groups": 2, "pass_rate": 1 / 3, "mean_length": 2, "zero_variance": 0.5}
@@ -29,7 +29,7 @@ def test_each_source_of_a_mixture_has_its_own_figures() -> None:
 @pytest.mark.parametrize(
     ("accuracy", "shown"), [(1, {"Base model: held-out", "Base model: aime"}), (0, {"Base model: aime"})]
 )
-def test_heldout_pass_at_1_is_only_shown_where_answers_are_weighed(accuracy: int, shown: set[str]) -> None:
+def test_heldout_pass_at_1_is_only_shown_where_answers_are_weighed(accuracy: int, shown: set[str]):
     clock, config = HandClock(), load(["conf=quickstart", f"reward.accuracy={accuracy}", "reward.format=1"])
     run_state = RunState(Budget(60.0, 0.0, clock), Ledger(clock), config)
     row = {"pass@1": 0.0, "n": 2, "problems": 4, "ci95": (0.0, 0.1), "mean_length": 8.0, "truncated": 0.0}

@@ -11,7 +11,7 @@ from tests.fakes import FakeEngine, FakeLearner, make_request
 from tests.virtual_time import run_virtually
 
 
-def test_versions_stay_as_long_as_a_group_may_need_them() -> None:
+def test_versions_stay_as_long_as_a_group_may_need_them():
     """In the engine for a group that was admitted just before a swap, and on disk for those that are stale."""
 
     async def scenario() -> list[list[int]]:

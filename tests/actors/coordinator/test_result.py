@@ -38,7 +38,7 @@ def result(run: Run) -> Result:
     return found
 
 
-def test_chosen_version_is_the_result_and_both_are_measured(run: Run) -> None:
+def test_chosen_version_is_the_result_and_both_are_measured(run: Run):
     run.go()
     assert run.series("validation/pass@1") == {2: 0.5, 4: 1.0, 6: 1.0, 8: 0.5, 9: 0.5}
     assert {*run.series("validation/problems").values()} == {2.0}
@@ -56,7 +56,7 @@ def test_chosen_version_is_the_result_and_both_are_measured(run: Run) -> None:
     assert run.ledger["learner"]["validate"] > 0
 
 
-def test_the_reward_chooses_where_it_does_not_weigh_answers(run: Run) -> None:
+def test_the_reward_chooses_where_it_does_not_weigh_answers(run: Run):
     """Below zero, too, and although each version has the same pass@1."""
     run.change({"reward.accuracy": 0.0, "reward.format": 1.0})
 
@@ -72,7 +72,7 @@ def test_the_reward_chooses_where_it_does_not_weigh_answers(run: Run) -> None:
 
 
 @pytest.mark.parametrize("all_of_them", [True, False])
-def test_rewards_that_are_not_known_choose_nothing(run: Run, all_of_them: bool) -> None:
+def test_rewards_that_are_not_known_choose_nothing(run: Run, all_of_them: bool):
     """Nor does the mean of the few that are known."""
     run.change({"reward.accuracy": 0.0, "reward.format": 1.0, "validation.problems": 3})
 
@@ -87,7 +87,7 @@ def test_rewards_that_are_not_known_choose_nothing(run: Run, all_of_them: bool) 
     assert (result(run).update, result(run).validation) == (UPDATES, None)
 
 
-def test_last_version_is_validated_and_may_be_the_result(run: Run) -> None:
+def test_last_version_is_validated_and_may_be_the_result(run: Run):
     """It has had no validation of its own in the training."""
     run.change({"budget.updates": 5})
     run.go()
@@ -102,7 +102,7 @@ def test_last_version_is_validated_and_may_be_the_result(run: Run) -> None:
 
 def test_a_version_is_the_result_though_saving_it_and_all_after_its_checkpoint_is_cut_off(
     run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     """By the end of the training, and by that of the time for the last validation."""
     run.change({"budget.updates": None, "validation.every": 1})
     write, saved = run.learner.save, list[str]()
@@ -122,7 +122,7 @@ def test_a_version_is_the_result_though_saving_it_and_all_after_its_checkpoint_i
     assert run.spent <= run.seconds
 
 
-def test_without_validation_the_result_is_the_last(run: Run) -> None:
+def test_without_validation_the_result_is_the_last(run: Run):
     run.change({"validation.every": 0})
     run.go()
     assert (result(run).update, result(run).validation, run.eval.last) == (UPDATES, None, None)
@@ -136,9 +136,7 @@ def test_without_validation_the_result_is_the_last(run: Run) -> None:
 
 
 @pytest.mark.parametrize(("share", "validated"), [(0.001, [2, UPDATES]), (0.15, [2, 6, UPDATES])])
-def test_only_the_last_version_is_validated_beyond_the_share_of_the_time(
-    run: Run, share: float, validated: list[int]
-) -> None:
+def test_only_the_last_version_is_validated_beyond_the_share_of_the_time(run: Run, share: float, validated: list[int]):
     """So an early validation, of which no duration was known, is not alone."""
     run.change({"validation.share": share})
     run.go()
@@ -146,7 +144,7 @@ def test_only_the_last_version_is_validated_beyond_the_share_of_the_time(
 
 
 @pytest.mark.parametrize("lost", [True, False])
-def test_where_the_chosen_checkpoint_is_gone_the_next_is_the_result(run: Run, lost: bool) -> None:
+def test_where_the_chosen_checkpoint_is_gone_the_next_is_the_result(run: Run, lost: bool):
     run.go()
     chosen = run.path / "checkpoints" / "update-000006"
     if lost:
@@ -160,7 +158,7 @@ def test_where_the_chosen_checkpoint_is_gone_the_next_is_the_result(run: Run, lo
     assert run.eval.last is None
 
 
-def test_patience_ends_the_run_with_its_budget_unspent(run: Run) -> None:
+def test_patience_ends_the_run_with_its_budget_unspent(run: Run):
     run.change({"validation.patience": 2, "budget.updates": 100})
     outcome = run.go()
     assert (outcome.status, run.coordinator.updates) == ("completed", 10)
@@ -172,7 +170,7 @@ def test_patience_ends_the_run_with_its_budget_unspent(run: Run) -> None:
 
 
 @pytest.mark.parametrize("moved", [True, False])
-def test_chosen_adapter_that_is_not_applied_halts_the_run(run: Run, moved: bool) -> None:
+def test_chosen_adapter_that_is_not_applied_halts_the_run(run: Run, moved: bool):
     """The fake engine responds in the same way under every adapter."""
 
     async def score(groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
@@ -192,7 +190,7 @@ def test_chosen_adapter_that_is_not_applied_halts_the_run(run: Run, moved: bool)
 )
 def test_result_is_measured_before_the_last_policy_and_the_budget_is_kept(
     run: Run, slow: float, n: int, whole: bool, last: bool
-) -> None:
+):
     """The engines take longer for the chosen adapter, once it comes from its checkpoint. Rounds in time count."""
     run.change({"budget.updates": None, "eval.n": n})
     load = run.engine.load

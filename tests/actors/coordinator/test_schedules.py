@@ -345,7 +345,7 @@ def carry_out(schedule: SimpleNamespace) -> Trial:
 
 
 @given(schedules)
-def test_no_schedule_breaks_a_promise(schedule: SimpleNamespace) -> None:
+def test_no_schedule_breaks_a_promise(schedule: SimpleNamespace):
     carry_out(schedule)
 
 
@@ -353,11 +353,11 @@ def test_no_schedule_breaks_a_promise(schedule: SimpleNamespace) -> None:
 @pytest.mark.timeout(1800)
 @settings(max_examples=3000)
 @given(schedules)
-def test_no_schedule_of_thousands_breaks_a_promise(schedule: SimpleNamespace) -> None:
+def test_no_schedule_of_thousands_breaks_a_promise(schedule: SimpleNamespace):
     carry_out(schedule)
 
 
-def test_one_schedule_takes_every_transition_of_the_learner() -> None:
+def test_one_schedule_takes_every_transition_of_the_learner():
     """It crashes at its start, in a gradient, in a step and while it saves; the policy collapses after a checkpoint."""
     eventful = {
         **dict.fromkeys(("seed", "fruitless", "failed", "validate", "patience"), 0),

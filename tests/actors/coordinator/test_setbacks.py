@@ -13,7 +13,7 @@ from microbudget_rl.actors.storage import checkpoints, run_folder
 from tests.actors.virtual_run import Run, collapsing
 
 
-def test_resumed_run_repeats_and_skips_nothing(tmp_path: Path) -> None:
+def test_resumed_run_repeats_and_skips_nothing(tmp_path: Path):
     """No problem, no evaluation of the base model, no second of the budget."""
     first, second = (Run(tmp_path, seconds=100.0) for _ in range(2))
     first.change({"budget.updates": 4})
@@ -29,7 +29,7 @@ def test_resumed_run_repeats_and_skips_nothing(tmp_path: Path) -> None:
     assert 4 < len(second.rows) < 100.0 / 2.0
 
 
-def test_history_is_on_disk_before_the_checkpoint_that_follows_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_history_is_on_disk_before_the_checkpoint_that_follows_it(run: Run, monkeypatch: pytest.MonkeyPatch):
     """A power cut or an error of the disk leaves only flushed files."""
     flushed: list[Path] = []
     linked: list[bool] = []
@@ -54,7 +54,7 @@ def history(run: Run) -> list[int]:
     return [group.index for version in range(run.learner.version) for group in last[version].groups]
 
 
-def test_dead_learner_costs_the_updates_since_the_checkpoint_and_what_is_under_way(run: Run) -> None:
+def test_dead_learner_costs_the_updates_since_the_checkpoint_and_what_is_under_way(run: Run):
     run.learner.deaths = {("step", 4)}
     run.change({"budget.updates": 7})
     run.go()
@@ -64,7 +64,7 @@ def test_dead_learner_costs_the_updates_since_the_checkpoint_and_what_is_under_w
     assert [batch.version for batch in run.learner.batches] == [0, 1, 2, 3, 3, 4, 5, 6]
 
 
-def test_learner_that_dies_between_the_same_checkpoints_halts_the_run(run: Run) -> None:
+def test_learner_that_dies_between_the_same_checkpoints_halts_the_run(run: Run):
     """However long each attempt takes: nothing would come of a day of them."""
 
     class Mortal(set[tuple[str, int]]):
@@ -79,7 +79,7 @@ def test_learner_that_dies_between_the_same_checkpoints_halts_the_run(run: Run) 
 
 
 @pytest.mark.parametrize("call", ["save", "score"])
-def test_learner_that_dies_at_the_end_leaves_the_last_checkpoint_to_be_evaluated(run: Run, call: str) -> None:
+def test_learner_that_dies_at_the_end_leaves_the_last_checkpoint_to_be_evaluated(run: Run, call: str):
     run.learner.deaths = {(call, 5 if call == "save" else 6)}
     run.change({"budget.updates": 5 if call == "save" else 6, "checkpoint.every": 3})
     run.go()
@@ -89,7 +89,7 @@ def test_learner_that_dies_at_the_end_leaves_the_last_checkpoint_to_be_evaluated
 
 
 @pytest.mark.parametrize("stops", [(), (30.0,)])
-def test_revival_that_takes_too_long_breaks_neither_budget_nor_stop(run: Run, stops: tuple[float, ...]) -> None:
+def test_revival_that_takes_too_long_breaks_neither_budget_nor_stop(run: Run, stops: tuple[float, ...]):
     run.learner.deaths = {("accumulate", 4)}
     run.learner.revive = lambda: asyncio.sleep(10_000.0)  # type: ignore[method-assign]
     outcome = run.go(*stops)
@@ -100,7 +100,7 @@ def test_revival_that_takes_too_long_breaks_neither_budget_nor_stop(run: Run, st
 
 
 @pytest.mark.parametrize("name", ["learner-0", "rollout-0"])
-def test_actor_that_could_not_be_healed_fails_the_run(run: Run, name: str) -> None:
+def test_actor_that_could_not_be_healed_fails_the_run(run: Run, name: str):
     async def give_up(*_: object) -> Any:
         await run.learner.travel()
         raise ActorDied(f"{name} has died 3 times")
@@ -117,7 +117,7 @@ def test_actor_that_could_not_be_healed_fails_the_run(run: Run, name: str) -> No
 
 
 @pytest.mark.parametrize("action", ["warn", "stop", "rollback"])
-def test_collapse_is_reported_or_halts_as_asked_for(run: Run, action: str) -> None:
+def test_collapse_is_reported_or_halts_as_asked_for(run: Run, action: str):
     run.learner.metrics_of = collapsing({*range(12, 100)})
     run.change({"guard.window": 8, "guard.action": action, "guard.rollbacks": 0, "budget.updates": 16})
     if action == "warn":
@@ -133,7 +133,7 @@ def test_collapse_is_reported_or_halts_as_asked_for(run: Run, action: str) -> No
     assert "policy/entropy" in event.detail
 
 
-def test_few_effective_samples_are_written_down_and_never_halt_the_run(run: Run) -> None:
+def test_few_effective_samples_are_written_down_and_never_halt_the_run(run: Run):
     run.learner.metrics_of = lambda _: {"mismatch/ess": 0.4}
     run.change({"guard.action": "stop", "budget.updates": 5})
     assert run.go().status == "completed"
@@ -143,7 +143,7 @@ def test_few_effective_samples_are_written_down_and_never_halt_the_run(run: Run)
     assert "mismatch/ess" in event.detail
 
 
-def test_collapse_is_rolled_back_before_it_began_where_asked_for(run: Run) -> None:
+def test_collapse_is_rolled_back_before_it_began_where_asked_for(run: Run):
     """Versions 12 and 13 collapse; checkpoints are 9 and 12, and the guard trusts nothing after 10."""
     run.learner.metrics_of = collapsing({12, 13})
     run.change({"guard.window": 8, "guard.action": "rollback", "budget.updates": 15})

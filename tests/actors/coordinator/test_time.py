@@ -11,7 +11,7 @@ from tests.actors.virtual_run import Run
 
 
 @pytest.mark.parametrize("start", [0.0, 0.5])
-def test_run_spends_its_budget_and_not_more(run: Run, start: float) -> None:
+def test_run_spends_its_budget_and_not_more(run: Run, start: float):
     """A slow start neither cuts the evaluation of the base model short nor enlarges the reserve for the last one."""
     run.engine.start_seconds = start * run.seconds
     outcome = run.go()
@@ -22,7 +22,7 @@ def test_run_spends_its_budget_and_not_more(run: Run, start: float) -> None:
     assert (run.eval.final.n, run.eval.final.pass_at_1) == (2, 1.0)
 
 
-def test_nothing_is_started_or_waited_for_that_cannot_end_in_time(run: Run) -> None:
+def test_nothing_is_started_or_waited_for_that_cannot_end_in_time(run: Run):
     """Groups of 30 s: training ends when the next batch could not be learned from, and the rest is not idled away."""
     run.change({"learner.max_staleness": 0, "eval.problems": 0})
     run.engine.seconds_of = lambda index: 30.0 if index >= 0 else 1.0
@@ -35,7 +35,7 @@ def test_nothing_is_started_or_waited_for_that_cannot_end_in_time(run: Run) -> N
 @pytest.mark.parametrize(("slow", "problems", "n"), [("trained", 4, 1), ("base", 16, 2)])
 def test_where_not_one_round_fits_all_policies_answer_the_same_first_problems(
     run: Run, slow: str, problems: int, n: int
-) -> None:
+):
     """One at a time, and so slowly that a round would take longer than is left: few begin at once."""
     run.change({"eval.problems": problems, "eval.n": n})
     run.engine.most_at_once = 1
@@ -58,20 +58,20 @@ def test_where_not_one_round_fits_all_policies_answer_the_same_first_problems(
     assert run.spent <= run.seconds
 
 
-def test_stop_ends_the_run_with_a_checkpoint(run: Run) -> None:
+def test_stop_ends_the_run_with_a_checkpoint(run: Run):
     outcome = run.go(30.0)
     assert (outcome.status, outcome.reason, run.eval.final) == ("interrupted", "SIGTERM", None)
     assert run.latest == f"update-{run.learner.version:06d}"
     assert 30.0 <= run.spent < 30.0 + run.config.budget.grace_s
 
 
-def test_stop_during_the_first_evaluation_leaves_at_once(run: Run) -> None:
+def test_stop_during_the_first_evaluation_leaves_at_once(run: Run):
     run.engine.seconds, run.seconds = 1000.0, 100_000.0
     assert run.go(30.0).status == "interrupted"
     assert run.spent < 40.0
 
 
-def test_slow_evaluation_of_the_base_model_leaves_time_to_train(run: Run) -> None:
+def test_slow_evaluation_of_the_base_model_leaves_time_to_train(run: Run):
     """Twice its duration would be more than the whole budget."""
     run.engine.seconds = 8.0
     run.change({"eval.n": 10})
@@ -84,7 +84,7 @@ def test_slow_evaluation_of_the_base_model_leaves_time_to_train(run: Run) -> Non
 @pytest.mark.parametrize(
     ("late", "share", "updates"), [("accumulate", 0.0, 0), ("accumulate", 0.6, 5), ("generate_on_each", 0.6, 5)]
 )
-def test_last_update_that_outlasts_the_budget_is_lost_alone(run: Run, late: str, share: float, updates: int) -> None:
+def test_last_update_that_outlasts_the_budget_is_lost_alone(run: Run, late: str, share: float, updates: int):
     """A gradient, or an engine's check, takes too long after this share of the budget; saving takes 10 s."""
     owner = run.learner if late == "accumulate" else run.engine
     call = getattr(owner, late)
@@ -107,7 +107,7 @@ def test_last_update_that_outlasts_the_budget_is_lost_alone(run: Run, late: str,
         assert run.latest == f"update-{run.coordinator.updates:06d}"
 
 
-def test_update_whose_validation_is_cut_off_has_its_row(run: Run) -> None:
+def test_update_whose_validation_is_cut_off_has_its_row(run: Run):
     run.change({"validation.every": 1})
     chosen = {problem.id for problem in run.problems.selection}
 
@@ -121,7 +121,7 @@ def test_update_whose_validation_is_cut_off_has_its_row(run: Run) -> None:
 
 
 @pytest.mark.parametrize("slow", ["start", "save"])
-def test_start_or_checkpoint_that_takes_too_long_does_not_break_the_budget(run: Run, slow: str) -> None:
+def test_start_or_checkpoint_that_takes_too_long_does_not_break_the_budget(run: Run, slow: str):
     if slow == "start":
         run.engine.start_seconds = 10_000.0
     else:
@@ -138,7 +138,7 @@ def test_start_or_checkpoint_that_takes_too_long_does_not_break_the_budget(run: 
 )
 def test_steps_after_a_stop_end_with_the_grace(
     run: Run, learn: float, save: float, stops: tuple[float, ...], latest: float
-) -> None:
+):
     run.seconds = 100_000.0
     run.learner.seconds, run.learner.save_seconds = learn, save
     run.change({"budget.grace_s": 60.0})

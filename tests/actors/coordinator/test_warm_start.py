@@ -37,7 +37,7 @@ def run(tmp_path: Path) -> WarmRun:
     return WarmRun(tmp_path)
 
 
-def test_own_right_responses_are_learned_without_the_examples(run: WarmRun) -> None:
+def test_own_right_responses_are_learned_without_the_examples(run: WarmRun):
     assert run.go().status == "completed"
     batches, progress = zip(*run.learner.imitated, strict=True)
     assert [len(batch) for batch in batches] == [1, 2, 2, 2] * 3
@@ -54,7 +54,7 @@ def test_own_right_responses_are_learned_without_the_examples(run: WarmRun) -> N
     assert (len(state.imitated), state.warm_start_over) == (12, True)
 
 
-def test_solutions_are_verified_and_the_unused_are_named(tmp_path: Path) -> None:
+def test_solutions_are_verified_and_the_unused_are_named(tmp_path: Path):
     run = WarmRun(tmp_path, "file:worked.jsonl")
     run.change({"rollout.max_response_tokens": 16})
 
@@ -73,7 +73,7 @@ def test_solutions_are_verified_and_the_unused_are_named(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("source", ["self", "file:worked.jsonl"])
-def test_no_right_response_halts_the_run(tmp_path: Path, source: str) -> None:
+def test_no_right_response_halts_the_run(tmp_path: Path, source: str):
     run = WarmRun(tmp_path, source)
     run.verifier.rewards_of = lambda _: (make_reward(0.0),) * 2
     cause = run.fail()
@@ -82,13 +82,13 @@ def test_no_right_response_halts_the_run(tmp_path: Path, source: str) -> None:
     assert not run.learner.imitated
 
 
-def test_a_step_without_a_finite_loss_halts_the_run(run: WarmRun) -> None:
+def test_a_step_without_a_finite_loss_halts_the_run(run: WarmRun):
     run.learner.faulty = (-2,)
     assert isinstance(run.fail(), Halted)
     assert len(run.learner.imitated) == 2
 
 
-def test_nothing_is_learned_twice_or_left_out_after_a_stop(tmp_path: Path) -> None:
+def test_nothing_is_learned_twice_or_left_out_after_a_stop(tmp_path: Path):
     """A deterministic run that is stopped while it samples, while it imitates and later ends as if it had not been."""
     whole, parts = WarmRun(tmp_path / "whole", seconds=1e4), WarmRun(tmp_path / "parts", seconds=1e4)
     for run in (whole, parts):
@@ -106,7 +106,7 @@ def test_nothing_is_learned_twice_or_left_out_after_a_stop(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("first_s", "step_s"), [(20.0, 15.0), (5.0, 3.0), (70.0, 1.0)])
-def test_its_time_is_bounded_and_leaves_something_to_learn(tmp_path: Path, first_s: float, step_s: float) -> None:
+def test_its_time_is_bounded_and_leaves_something_to_learn(tmp_path: Path, first_s: float, step_s: float):
     """Of 60 s, 30 s are for sampling; responses that end after them leave one update."""
     run = WarmRun(tmp_path, fraction=0.2, seconds=300.0)
     run.change({"eval.n": 1})
@@ -116,7 +116,7 @@ def test_its_time_is_bounded_and_leaves_something_to_learn(tmp_path: Path, first
     assert len(run.learner.imitated) == {15.0: 2, 3.0: 12, 1.0: 1}[step_s]
 
 
-def test_crashes_return_to_the_last_checkpoint_and_version_0_is_never_that_of_a_fresh_learner(run: WarmRun) -> None:
+def test_crashes_return_to_the_last_checkpoint_and_version_0_is_never_that_of_a_fresh_learner(run: WarmRun):
     run.learner.seconds = 20.0
     run.seconds = 2000.0
     run.learner.deaths = {("imitate", 0), ("publish", 0), ("accumulate", 0)}
@@ -128,7 +128,7 @@ def test_crashes_return_to_the_last_checkpoint_and_version_0_is_never_that_of_a_
 
 
 @pytest.mark.parametrize("updates", [0, 4])
-def test_version_0_is_the_result_if_nothing_later_is_better(tmp_path: Path, updates: int) -> None:
+def test_version_0_is_the_result_if_nothing_later_is_better(tmp_path: Path, updates: int):
     run = WarmRun(tmp_path)
     more = {"validation.every": 2, "validation.problems": 2, "validation.share": 1.0, "budget.updates": updates or 1}
     run.change(more)
@@ -151,7 +151,7 @@ def test_version_0_is_the_result_if_nothing_later_is_better(tmp_path: Path, upda
     assert (run.eval.last is None) == (updates == 0)
 
 
-def test_a_stop_while_version_0_is_evaluated_leaves_that_to_the_next_process(run: WarmRun) -> None:
+def test_a_stop_while_version_0_is_evaluated_leaves_that_to_the_next_process(run: WarmRun):
     def seconds_of(_: int) -> float:
         stopping = run.coordinator._stopping
         if "the model at the start" in run.coordinator.progress.doing and not stopping.stopped:
@@ -165,7 +165,7 @@ def test_a_stop_while_version_0_is_evaluated_leaves_that_to_the_next_process(run
     assert run.folder.evaluation("warm")
 
 
-def test_only_right_whole_and_different_responses_are_learned_the_best_and_shortest_first(tmp_path: Path) -> None:
+def test_only_right_whole_and_different_responses_are_learned_the_best_and_shortest_first(tmp_path: Path):
     run = WarmRun(tmp_path, "file:worked.jsonl", per_problem=3)
     whole = (1, 2, 3), (4,), (1, 2), (1, 2), (5,)
     samples = (*(Sample(ids, (), "", "stop") for ids in whole), Sample((6,), (), "", "length"))
@@ -181,7 +181,7 @@ def test_only_right_whole_and_different_responses_are_learned_the_best_and_short
 
 
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 99))
-def test_a_pass_has_each_response_once_in_an_order_of_its_own(count: int, per_update: int, seed: int) -> None:
+def test_a_pass_has_each_response_once_in_an_order_of_its_own(count: int, per_update: int, seed: int):
     parts = -(-count // per_update)
     first, second = ([step_order(count, per_update, seed, at + step) for step in range(parts)] for at in (0, parts))
     for batches in (first, second):

@@ -45,13 +45,11 @@ def open_files(folder: Path, n: int) -> list[PolicySamples]:
 
 
 @pytest.mark.parametrize(("seconds", "round_s", "at_once"), [(9, 0, 16), (9, 3, 16), (8, 3, 4), (2, 8, 2), (1, 40, 1)])
-def test_where_time_is_short_a_part_of_the_problems_is_sampled_at_once(
-    seconds: float, round_s: float, at_once: int
-) -> None:
+def test_where_time_is_short_a_part_of_the_problems_is_sampled_at_once(seconds: float, round_s: float, at_once: int):
     assert part_of(16, seconds, round_s) == at_once
 
 
-def test_without_a_complete_round_whole_parts_of_the_first_problems_count() -> None:
+def test_without_a_complete_round_whole_parts_of_the_first_problems_count():
     problems, engine = tuple(make_problem(number) for number in range(8)), FakeEngine()
     engine.seconds_of = lambda index: 10.0 if index % 8 == 7 else 1.0  # type: ignore[method-assign]
     samples = PolicySamples(problems, 16, None)
@@ -61,7 +59,7 @@ def test_without_a_complete_round_whole_parts_of_the_first_problems_count() -> N
     assert len(samples.counted(1)) == 7
 
 
-def test_failure_of_one_sample_cancels_the_others() -> None:
+def test_failure_of_one_sample_cancels_the_others():
     engine = FakeEngine(seconds=10.0)
 
     class Failing(FakeVerifier):
@@ -78,7 +76,7 @@ def test_failure_of_one_sample_cancels_the_others() -> None:
     assert run_virtually(scenario()) <= 2
 
 
-def test_samples_are_flushed_in_a_thread_and_many_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_are_flushed_in_a_thread_and_many_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     file, _ = open_files(tmp_path, 8)
     threads: list[threading.Thread] = []
     sampled = threading.Event()
@@ -100,7 +98,7 @@ def test_samples_are_flushed_in_a_thread_and_many_at_once(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("seconds", [1.5, 9.5])
-def test_evaluation_cut_off_goes_on_in_rounds_without_a_sample_twice(tmp_path: Path, seconds: float) -> None:
+def test_evaluation_cut_off_goes_on_in_rounds_without_a_sample_twice(tmp_path: Path, seconds: float):
     memory = [PolicySamples(PROBLEMS, 3, adapter) for adapter in (None, ADAPTER)]
     whole = evaluate(*memory)
     base, trained = ({(problem, seed) for problem, of, seed in whole if of == adapter} for adapter in (None, ADAPTER))
@@ -117,7 +115,7 @@ def test_evaluation_cut_off_goes_on_in_rounds_without_a_sample_twice(tmp_path: P
     assert all(file.rounds == 3 for file in open_files(tmp_path, 3))
 
 
-def test_half_written_line_is_sampled_again_and_more_samples_may_be_requested(tmp_path: Path) -> None:
+def test_half_written_line_is_sampled_again_and_more_samples_may_be_requested(tmp_path: Path):
     evaluate(*open_files(tmp_path, 1))
     file = tmp_path / "base.jsonl"
     file.write_text(file.read_text()[:-20])
@@ -128,7 +126,7 @@ def test_half_written_line_is_sampled_again_and_more_samples_may_be_requested(tm
     assert all(file.rounds == 1 for file in open_files(tmp_path, 1))
 
 
-def test_changed_problem_and_damaged_line_are_refused(tmp_path: Path) -> None:
+def test_changed_problem_and_damaged_line_are_refused(tmp_path: Path):
     evaluate(*open_files(tmp_path, 1))
     file = tmp_path / "base.jsonl"
     text = file.read_text()
@@ -138,7 +136,7 @@ def test_changed_problem_and_damaged_line_are_refused(tmp_path: Path) -> None:
             open_files(tmp_path, 1)
 
 
-def test_seconds_of_all_samples_are_those_of_the_evaluation() -> None:
+def test_seconds_of_all_samples_are_those_of_the_evaluation():
     policies = [PolicySamples(PROBLEMS, 3, adapter) for adapter in (None, ADAPTER)]
     evaluate(*policies, at_once=4)
     found = [policy.scores(policy.of_rounds(3)) for policy in policies]

@@ -33,14 +33,14 @@ def begun(path: Path, protocol: Protocol) -> EvaluationFolder:
 @pytest.mark.parametrize(
     "change", ["eval.temperature=0.7", "rollout.max_response_tokens=99", "data.system=Hi", "reward.memory_mib=512"]
 )
-def test_changed_protocol_is_refused_on_resume(tmp_path: Path, change: str) -> None:
+def test_changed_protocol_is_refused_on_resume(tmp_path: Path, change: str):
     folder = begun(tmp_path, protocol(CONFIG))
     other = load(["conf=quickstart", change])
     with pytest.raises(BadInput, match=f"{change.split('=')[0].removeprefix('eval.').removeprefix('rollout.')}="):
         folder.begin(other, protocol(other))
 
 
-def test_base_model_stays_the_one_that_the_evaluation_began_with(tmp_path: Path) -> None:
+def test_base_model_stays_the_one_that_the_evaluation_began_with(tmp_path: Path):
     hub = changed(CONFIG, {"model.path": "owner/name"})
     folder = begun(tmp_path, protocol(hub).model_copy(update={"model_digest": "a" * 40}))
     assert folder.as_begun(hub).model.pin == "a" * 40
@@ -51,7 +51,7 @@ def test_base_model_stays_the_one_that_the_evaluation_began_with(tmp_path: Path)
     assert folder.as_begun(local) == local  # whose change `begin` refuses
 
 
-def test_adapter_may_join_but_not_be_exchanged(tmp_path: Path) -> None:
+def test_adapter_may_join_but_not_be_exchanged(tmp_path: Path):
     base = protocol(CONFIG)
     known: list[Any] = [AdapterShape.model_validate({"base": "b", "rank": 4, "alpha": alpha}) for alpha in (4, 8)]
     joined = base.model_copy(update={"adapter": "a", "adapter_digest": "1", "adapter_config": known[0]})
@@ -67,7 +67,7 @@ def test_adapter_may_join_but_not_be_exchanged(tmp_path: Path) -> None:
             folder.begin(CONFIG, other)
 
 
-def test_adapter_is_known_by_its_files_and_its_scaling(tiny_model: Path, tiny_config: Config, tmp_path: Path) -> None:
+def test_adapter_is_known_by_its_files_and_its_scaling(tiny_model: Path, tiny_config: Config, tmp_path: Path):
     (tmp_path / "adapter_model.safetensors").touch()
     adapter = Adapter(tmp_path, tiny_model.name)
     before = protocol_of(tiny_config, str(tiny_model), adapter).content

@@ -20,7 +20,7 @@ def alike(answer: str, other: str) -> bool:
 RIGHT, WRONG = row("correct", "7"), row("wrong", "8", tokens=30, finish_reason="length", format=0.0)
 
 
-def test_scores_of_a_policy() -> None:
+def test_scores_of_a_policy():
     found = scores([[RIGHT, WRONG], [WRONG, WRONG]], alike)
     assert (found.n, found.problems, found.mean_length, found.truncated, found.format) == (2, 2, 25.0, 0.75, 0.25)
     assert (found.pass_at, found.maj_at_n) == ({1: 0.25, 2: 0.5}, 0.25)
@@ -32,7 +32,7 @@ def test_scores_of_a_policy() -> None:
     assert (unverified.unverified, unverified.pass_at_1) == (0.5, 0.25)
 
 
-def test_comparison_is_paired_by_problem() -> None:
+def test_comparison_is_paired_by_problem():
     found = comparison([[WRONG, RIGHT]] * 12, [[RIGHT, RIGHT]] * 12)
     assert found.difference == 0.5
     assert found.ci95
@@ -50,7 +50,7 @@ def test_comparison_is_paired_by_problem() -> None:
         ([], [None], 0.0),
     ],
 )
-def test_majority_of_votes(right: list[str], others: list[str | None], expected: float) -> None:
+def test_majority_of_votes(right: list[str], others: list[str | None], expected: float):
     """Equal answers are one however they are written, and an unreadable one is none."""
     rows = [row("wrong", answer) for answer in others] + [row("correct", answer) for answer in right]
     assert majority(rows, alike) == expected

@@ -21,7 +21,7 @@ from microbudget_rl.actors.storage.documents import SampleRow
 
 
 @given(st.integers(1, 64), st.data())
-def test_pass_at_k_is_the_closed_form(n: int, data: st.DataObject) -> None:
+def test_pass_at_k_is_the_closed_form(n: int, data: st.DataObject):
     """1 − ∏ (1 − k / i) over i = n − c + 1 … n, the numerically stable form of Chen et al."""
     c = data.draw(st.integers(0, n))
     found = pass_at([c], n)
@@ -43,7 +43,7 @@ def chances(rng: np.random.Generator, mean: float, spread: float | None, shape: 
 
 @pytest.mark.parametrize("spread", DIFFICULTIES.values(), ids=DIFFICULTIES)
 @pytest.mark.parametrize(("problems", "n"), [(6, 1), (16, 16)])
-def test_intervals_on_few_hard_problems_cover_the_truth(problems: int, n: int, spread: float | None) -> None:
+def test_intervals_on_few_hard_problems_cover_the_truth(problems: int, n: int, spread: float | None):
     rng = np.random.default_rng(0)
     before = chances(rng, 0.09, spread, (600, problems))
     solved = before.copy()
@@ -61,7 +61,7 @@ def test_intervals_on_few_hard_problems_cover_the_truth(problems: int, n: int, s
 
 
 @pytest.mark.parametrize("problems", [6, 8, 16, 30])
-def test_intervals_of_problems_that_are_all_or_nothing_cover_every_mean(problems: int) -> None:
+def test_intervals_of_problems_that_are_all_or_nothing_cover_every_mean(problems: int):
     intervals = [share_interval([1.0] * solved + [0.0] * (problems - solved)) for solved in range(problems + 1)]
     for truth in np.linspace(0.001, 0.999, 999):
         covering = [solved for solved, (low, high) in enumerate(intervals) if low <= truth <= high]
@@ -71,7 +71,7 @@ def test_intervals_of_problems_that_are_all_or_nothing_cover_every_mean(problems
 
 @given(st.lists(st.integers(-4, 4), min_size=FEWEST, max_size=12))
 @example([4] * 7)  # whose upper end is rounded
-def test_an_interval_excludes_zero_exactly_where_p_is_below_5_percent(changes: list[int]) -> None:
+def test_an_interval_excludes_zero_exactly_where_p_is_below_5_percent(changes: list[int]):
     found = paired_difference(dict.fromkeys(range(len(changes)), 0.0), dict(enumerate(c / 4 for c in changes)))
     assert found is not None
     assert found.interval is not None
@@ -82,7 +82,7 @@ def test_an_interval_excludes_zero_exactly_where_p_is_below_5_percent(changes: l
 
 
 @given(st.lists(st.integers(-4, 4), min_size=FEWEST, max_size=12), st.sampled_from([0.5, 3.0, 1e5]), st.integers(-9, 9))
-def test_a_reward_difference_is_that_of_fractions_in_another_unit(changes: list[int], unit: float, low: int) -> None:
+def test_a_reward_difference_is_that_of_fractions_in_another_unit(changes: list[int], unit: float, low: int):
     before = {-2: 0.0, -1: 1.0} | dict.fromkeys(range(len(changes)), 0.5)  # the whole range
     after = {-2: 0.0, -1: 1.0} | {number: 0.5 + change / 8 for number, change in enumerate(changes)}
     known = paired_difference(before, after)
@@ -94,7 +94,7 @@ def test_a_reward_difference_is_that_of_fractions_in_another_unit(changes: list[
     assert (found.value, found.p) == (pytest.approx(unit * known.value, abs=1e-6 * unit), pytest.approx(known.p))
 
 
-def test_few_risen_rewards_show_nothing_and_none_has_no_difference() -> None:
+def test_few_risen_rewards_show_nothing_and_none_has_no_difference():
     before = dict.fromkeys(range(100), 0.0)
     found = reward_difference(before, before | dict.fromkeys(range(4), 1.0))
     assert found
@@ -106,7 +106,7 @@ def test_few_risen_rewards_show_nothing_and_none_has_no_difference() -> None:
     assert not reward_difference(dict.fromkeys(range(64), twice), dict.fromkeys(range(64), thrice)).shown  # type: ignore[union-attr]
 
 
-def test_a_reward_is_known_if_nothing_failed_and_no_part_is_lacking() -> None:
+def test_a_reward_is_known_if_nothing_failed_and_no_part_is_lacking():
     row = dict.fromkeys(("prompt", "gold", "response"), "") | {"problem": "p", "tokens": 1, "finish_reason": "stop"}
     row |= {"reward": 3.0}
     rows = [row | {"status": "wrong"}, row | {"status": "correct", "reward": 1.0}, row | {"status": "crash"}]
@@ -114,7 +114,7 @@ def test_a_reward_is_known_if_nothing_failed_and_no_part_is_lacking() -> None:
     assert known_rewards(map(SampleRow.model_validate, rows)) == {"p": 2.0}
 
 
-def test_none_or_all_solved_still_leaves_doubt() -> None:
+def test_none_or_all_solved_still_leaves_doubt():
     with pytest.raises(ValueError, match="at least one"):
         share_interval([])
     low, high = share_interval([0.0] * 30)
@@ -123,7 +123,7 @@ def test_none_or_all_solved_still_leaves_doubt() -> None:
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 5, 30, 127])
-def test_student_is_the_integral_of_its_density(freedom: int) -> None:
+def test_student_is_the_integral_of_its_density(freedom: int):
     density = np.power(1 + np.linspace(0, 2.5, 100_001) ** 2 / freedom, -(freedom + 1) / 2)
     factor = gamma((freedom + 1) / 2) / (sqrt(freedom * pi) * gamma(freedom / 2))
     assert student_p(2.5, freedom) == pytest.approx(1 - 2 * factor * np.trapezoid(density, dx=2.5e-5), abs=1e-6)

@@ -43,7 +43,7 @@ def edit(folder: Path, **settings: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | settings))
 
 
-def test_an_adapter_by_peft_is_accepted(adapter: Path, tiny_config: Config, tiny_model: Path) -> None:
+def test_an_adapter_by_peft_is_accepted(adapter: Path, tiny_config: Config, tiny_model: Path):
     check_adapter(tiny_config, str(tiny_model))
     stored = load_file(adapter / "adapter_model.safetensors")
     expected = adapter_shapes(str(tiny_model), tiny_config.lora.target_modules, tiny_config.lora.rank)
@@ -79,14 +79,14 @@ def test_an_adapter_by_peft_is_accepted(adapter: Path, tiny_config: Config, tiny
 )
 def test_adapters_of_another_kind_are_refused(
     adapter: Path, tiny_config: Config, tiny_model: Path, settings: dict[str, Any], words: str
-) -> None:
+):
     edit(adapter, **settings)
     with pytest.raises(BadInput, match=words) as caught:
         check_adapter(tiny_config, str(tiny_model))
     assert str(caught.value).startswith(f"lora.start_from={adapter}: ")
 
 
-def test_modules_that_the_run_does_not_train_are_refused(adapter: Path, tiny_config: Config, tiny_model: Path) -> None:
+def test_modules_that_the_run_does_not_train_are_refused(adapter: Path, tiny_config: Config, tiny_model: Path):
     config = changed(tiny_config, {"lora.target_modules": ["v_proj", "q_proj", "o_proj", "down_proj", "up_proj"]})
     remedy = "lora.target_modules=[v_proj,q_proj,o_proj,down_proj,up_proj,gate_proj,k_proj]"
     with pytest.raises(BadInput, match=re.escape(remedy)):
@@ -94,7 +94,7 @@ def test_modules_that_the_run_does_not_train_are_refused(adapter: Path, tiny_con
     check_adapter(tiny_config, str(tiny_model))
 
 
-def test_damaged_weights_are_refused(adapter: Path, tiny_config: Config, tiny_model: Path) -> None:
+def test_damaged_weights_are_refused(adapter: Path, tiny_config: Config, tiny_model: Path):
     file = adapter / "adapter_model.safetensors"
     weights = load_file(file)
     name = next(iter(weights))

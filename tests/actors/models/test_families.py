@@ -35,7 +35,7 @@ def folder(path: Path, **settings: Any) -> Path:
         ({"vision_config": {"depth": 1}}, "vision_config"),
     ],
 )
-def test_run_and_plan_refuse_a_family(settings: dict[str, Any], named: str, tmp_path: Path) -> None:
+def test_run_and_plan_refuse_a_family(settings: dict[str, Any], named: str, tmp_path: Path):
     path = str(folder(tmp_path, **settings))
     for refuse in (lambda: check_family(path), lambda: shape_of(ModelConfig(path=path))):
         with pytest.raises(BadInput, match=rf"config.json: .*{named}.*; (choose|set)"):
@@ -53,7 +53,7 @@ def test_run_and_plan_refuse_a_family(settings: dict[str, Any], named: str, tmp_
         {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
     ],
 )
-def test_families_the_learner_reproduces_are_accepted(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_families_the_learner_reproduces_are_accepted(settings: dict[str, Any], tmp_path: Path):
     check_family(folder(tmp_path, **settings))
 
 
@@ -65,10 +65,10 @@ def test_families_the_learner_reproduces_are_accepted(settings: dict[str, Any], 
         {"model_type": "cohere2", "sliding_window": 64},
     ],
 )
-def test_context_ends_where_engine_and_learner_differ(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_context_ends_where_engine_and_learner_differ(settings: dict[str, Any], tmp_path: Path):
     assert shape_from_config(folder(tmp_path, **settings)).max_position_embeddings == 64
 
 
-def test_a_damaged_part_for_text_is_refused(tmp_path: Path) -> None:
+def test_a_damaged_part_for_text_is_refused(tmp_path: Path):
     with pytest.raises(BadInput, match=r"text_config.hidden_size='wide'"):
         read_config(folder(tmp_path, text_config={"hidden_size": "wide"}))

@@ -37,7 +37,7 @@ def write_weights(file: Path, layers: Iterable[int]) -> None:
     save_file({f"model.layers.{layer}.mlp.up_proj.weight": numpy.zeros((1, 1)) for layer in layers}, file)
 
 
-def test_shape_of_a_local_or_declared_model(tmp_path: Path) -> None:
+def test_shape_of_a_local_or_declared_model(tmp_path: Path):
     folder = write_model(tmp_path / "model")
     model = ModelConfig(path=str(folder))
     assert locate(model) == str(folder)
@@ -57,18 +57,18 @@ def test_shape_of_a_local_or_declared_model(tmp_path: Path) -> None:
         ({"model_type": "cohere", "use_qk_norm": True}, True),
     ],
 )
-def test_head_norms_follow_from_family_or_setting(stated: dict[str, Any], has: bool, tmp_path: Path) -> None:
+def test_head_norms_follow_from_family_or_setting(stated: dict[str, Any], has: bool, tmp_path: Path):
     assert shape_from_config(write_model(tmp_path, STATED | stated)).head_norms is has
 
 
-def test_a_plan_knows_the_families_with_fused_kernels(tmp_path: Path) -> None:
+def test_a_plan_knows_the_families_with_fused_kernels(tmp_path: Path):
     gemma = shape_from_config(write_model(tmp_path, STATED | {"model_type": "gemma3_text"}))
     assert (SHAPE.fused_family, gemma.fused_family) == (True, False)
     config = Config()
     assert kept_on(config, SHAPE, gpu=True) != kept_on(config, gemma, gpu=True) == PLAIN
 
 
-def test_bundled_model_is_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bundled_model_is_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     model = ModelConfig(path="bundled:smollm2-135m")
     with pytest.raises(BadInput, match=r"launch/setup\.sh.*microbudget bundled"):
@@ -77,7 +77,7 @@ def test_bundled_model_is_in_the_cache(tmp_path: Path, monkeypatch: pytest.Monke
     assert locate(model) == str(tmp_path / "microbudget-rl" / "smollm2-135m-instruct")
 
 
-def test_unusable_folders_are_refused(tmp_path: Path) -> None:
+def test_unusable_folders_are_refused(tmp_path: Path):
     shape = ShapeConfig(**{**vars(SHAPE), "num_hidden_layers": 3})
     sound, pickled = write_model(tmp_path / "a"), write_model(tmp_path / "b", weights="pytorch_model.bin")
     for model, words in (
@@ -90,7 +90,7 @@ def test_unusable_folders_are_refused(tmp_path: Path) -> None:
             locate(model)
 
 
-def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+def test_a_missing_shard_is_named(tmp_path: Path):
     folder = write_model(tmp_path, weights="model-00001-of-00002.safetensors")
     shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
@@ -102,15 +102,13 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["/no/such/folder", "./model", "gpt2", "a/b/c", "bundled:other"])
-def test_neither_a_folder_nor_a_hub_id(path: str) -> None:
+def test_neither_a_folder_nor_a_hub_id(path: str):
     with pytest.raises(BadInput, match="no such folder"):
         locate(ModelConfig(path=path))
 
 
 @pytest.mark.parametrize("error", [GatedRepoError, RepositoryNotFoundError])
-def test_a_gated_or_private_model_needs_a_token(
-    error: type[RepositoryNotFoundError], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gated_or_private_model_needs_a_token(error: type[RepositoryNotFoundError], monkeypatch: pytest.MonkeyPatch):
     def refuse(*_: Any, **__: Any) -> None:
         raise error("no", response=httpx2.Response(403, request=httpx2.Request("GET", "https://huggingface.co")))
 
@@ -119,9 +117,7 @@ def test_a_gated_or_private_model_needs_a_token(
         locate(ModelConfig(path="owner/name"))
 
 
-def test_a_hub_that_sends_a_byte_now_and_then_costs_its_timeout(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_hub_that_sends_a_byte_now_and_then_costs_its_timeout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     def drip(server: socket.socket) -> None:
         with contextlib.suppress(OSError), server.accept()[0] as connection:
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n")
@@ -142,14 +138,14 @@ def test_a_hub_that_sends_a_byte_now_and_then_costs_its_timeout(
 
 
 @pytest.mark.parametrize("layers", [[], [0], [0, 2], [0, 1, 2]])
-def test_weights_of_another_number_of_layers(layers: list[int], tmp_path: Path) -> None:
+def test_weights_of_another_number_of_layers(layers: list[int], tmp_path: Path):
     write_weights(write_model(tmp_path) / "model.safetensors", layers)
     with pytest.raises(BadInput, match=r"num_hidden_layers=2; restore"):
         locate(ModelConfig(path=str(tmp_path)))
 
 
 @pytest.mark.parametrize("token", ["häß", "a b", "a\x1bb"])
-def test_a_token_that_no_request_can_carry(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_that_no_request_can_carry(token: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HF_TOKEN", token)
     with pytest.raises(BadInput, match="HF_TOKEN"):
         locate(ModelConfig(path="owner/name"))

@@ -37,7 +37,7 @@ def built(name: str) -> tuple[Any, ShapeConfig]:
     return config, shape_stated(json.loads(config.to_json_string()))
 
 
-def test_lfm2_is_read_under_its_makers_names(tmp_path: Path) -> None:
+def test_lfm2_is_read_under_its_makers_names(tmp_path: Path):
     config, shape = built("LFM2")
     stated = config.to_dict() | {"block_ff_dim": 6656, "full_attn_idxs": [1, 3], "tie_embedding": True}
     for name in ("intermediate_size", "layer_types", "tie_word_embeddings"):
@@ -47,7 +47,7 @@ def test_lfm2_is_read_under_its_makers_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [QWEN, GEMMA, *CONFIGS])
-def test_weights_and_adapters_are_those_of_transformers_model(name: str) -> None:
+def test_weights_and_adapters_are_those_of_transformers_model(name: str):
     config, shape = built(name)
     assert name in CONFIGS or shape == load([f"conf={name}"]).model.shape
     with torch.device("meta"):
@@ -60,7 +60,7 @@ def test_weights_and_adapters_are_those_of_transformers_model(name: str) -> None
     assert {each: sizes.lora_parameters(shape, 1, [each]) for each in ends} == ends
 
 
-def test_states_count_per_sequence_windows_bound_keys_and_values_and_shared_layers_store_none() -> None:
+def test_states_count_per_sequence_windows_bound_keys_and_values_and_shared_layers_store_none():
     qwen, gemma = built(QWEN)[1], built(GEMMA)[1]
     state = 18 * (16 * 128 * 128 * 4 + 3 * 3 * 16 * 128 * 2)
     assert sizes.cache_bytes(qwen, "bfloat16", 100) == 2 * state + 100 * 6 * 2 * 2 * 256 * 2
@@ -75,19 +75,19 @@ with what flash-linear-attention 0.6 saves in place of torch's rule."""
 
 
 @pytest.mark.parametrize(("name", "kind", "values"), SAVED)
-def test_activations_are_those_that_autograd_saves(name: str, kind: str, values: int) -> None:
+def test_activations_are_those_that_autograd_saves(name: str, kind: str, values: int):
     shape = ShapeConfig(**{**vars(built(name)[1]), "layers": {kind: 1}, "num_hidden_layers": 1})
     kept = sizes.ON_CPU._replace(values=values)
     assert sizes.activation_bytes(shape, 8, 2, kept) == pytest.approx(SAVED[name, kind, values], rel=0.03)
 
 
-def test_samples_share_a_prompt_of_a_block_whose_size_states_decide() -> None:
+def test_samples_share_a_prompt_of_a_block_whose_size_states_decide():
     cases = (QWEN, "cuda", 543), (QWEN, "cuda", 544), (QWEN, "cpu", 544), ("LFM2", "cuda", 16)
     shared = [sizes.shares_prompt(built(name)[1], device, tokens) for name, device, tokens in cases]
     assert shared == [False, True, False, True]
 
 
 @pytest.mark.parametrize("wrong", ["layers={rwkv: 24}", "sizes={}", "num_hidden_layers=25"])
-def test_kinds_and_sizes_that_do_not_fit_together_are_refused(wrong: str) -> None:
+def test_kinds_and_sizes_that_do_not_fit_together_are_refused(wrong: str):
     with pytest.raises(BadInput, match=r"model\.shape"):
         sizes.parameters(load([f"conf={QWEN}", f"model.shape.{wrong}"]).model.shape)

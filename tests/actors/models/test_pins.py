@@ -48,7 +48,7 @@ def template(model: ModelConfig) -> bytes:
     return Path(locate(model), "chat_template.jinja").read_bytes()
 
 
-def test_a_pinned_model_of_the_hub_outlasts_a_new_commit(hub: Hub) -> None:
+def test_a_pinned_model_of_the_hub_outlasts_a_new_commit(hub: Hub):
     pin = pin_of(MODEL)
     assert pin == FIRST
     before = template(replace(MODEL, pin=pin))
@@ -57,7 +57,7 @@ def test_a_pinned_model_of_the_hub_outlasts_a_new_commit(hub: Hub) -> None:
     assert pin_of(MODEL) == SECOND
 
 
-def test_a_commit_tag_or_branch_may_be_named(hub: Hub) -> None:
+def test_a_commit_tag_or_branch_may_be_named(hub: Hub):
     push(hub)
     pins = {revision: pin_of(ModelConfig(path=f"owner/name@{revision}")) for revision in ("v1", "main", FIRST)}
     assert pins == {"v1": FIRST, "main": SECOND, FIRST: FIRST}
@@ -67,7 +67,7 @@ def test_a_commit_tag_or_branch_may_be_named(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("fault", ["offline", "away", "nonsense", "number"])
-def test_without_a_sound_hub_the_cache_suffices(fault: str, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_sound_hub_the_cache_suffices(fault: str, hub: Hub, monkeypatch: pytest.MonkeyPatch):
     folder, absent = locate(MODEL), fault in ("offline", "away")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", fault == "offline")
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9" if absent else hub.url)
@@ -80,7 +80,7 @@ def test_without_a_sound_hub_the_cache_suffices(fault: str, hub: Hub, monkeypatc
         locate(MODEL)
 
 
-def test_a_commit_in_the_cache_is_not_requested_and_may_be_gone(hub: Hub) -> None:
+def test_a_commit_in_the_cache_is_not_requested_and_may_be_gone(hub: Hub):
     pin = pin_of(MODEL)
     folder = locate(replace(MODEL, pin=pin))  # before, only config.json was there
     push(hub)
@@ -94,7 +94,7 @@ def test_a_commit_in_the_cache_is_not_requested_and_may_be_gone(hub: Hub) -> Non
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "chat_template.jinja"])
-def test_a_folder_that_has_changed_is_refused(name: str, tiny_model: Path, tmp_path: Path) -> None:
+def test_a_folder_that_has_changed_is_refused(name: str, tiny_model: Path, tmp_path: Path):
     model = ModelConfig(path=str(shutil.copytree(tiny_model, tmp_path / "model")))
     model = replace(model, pin=pin_of(model))
     locate(model)
@@ -105,13 +105,13 @@ def test_a_folder_that_has_changed_is_refused(name: str, tiny_model: Path, tmp_p
         locate(model)
 
 
-def test_the_bundled_model_has_a_digest_too(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bundled_model_has_a_digest_too(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     shutil.copytree(tiny_model, bundled_folder())
     assert pin_of(ModelConfig(path=BUNDLED)) == pin_of(ModelConfig(path=str(tiny_model))) == model_digest(tiny_model)
 
 
-def test_only_a_part_of_large_weights_is_read(tmp_path: Path) -> None:
+def test_only_a_part_of_large_weights_is_read(tmp_path: Path):
     """16 GiB of holes, of which the digest reads 16 MiB; training changes weights everywhere."""
     weights = tmp_path / "model.safetensors"
     weights.touch()
@@ -123,7 +123,7 @@ def test_only_a_part_of_large_weights_is_read(tmp_path: Path) -> None:
     assert model_digest(tmp_path) != before
 
 
-def test_an_adapter_brings_the_revision_of_its_base(hub: Hub, tmp_path: Path) -> None:
+def test_an_adapter_brings_the_revision_of_its_base(hub: Hub, tmp_path: Path):
     """As PEFT means `revision`: the version of the base model to use."""
     push(hub)
     config = changed(Config(), {"model.path": "owner/name", "lora.start_from": str(tmp_path)})

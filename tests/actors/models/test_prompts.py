@@ -14,7 +14,7 @@ SPLITTERS = [pre_tokenizers.ByteLevel(add_prefix_space=False), pre_tokenizers.Me
 @pytest.mark.parametrize("strips", [{}, {"lstrip": True}, {"rstrip": True}, {"single_word": True}])
 def test_prompts_have_the_tokens_that_each_has_alone(
     splitter: Any, strips: dict[str, bool], monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     from transformers import PreTrainedTokenizerFast
 
     monkeypatch.setattr(prompts, "BATCH", 4)

@@ -48,7 +48,7 @@ def put(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, bytes]]:
     return contents
 
 
-def test_store_keeps_latest_adapters_once(tmp_path: Path, put: list[dict[str, bytes]]) -> None:
+def test_store_keeps_latest_adapters_once(tmp_path: Path, put: list[dict[str, bytes]]):
     transfer = AdapterTransfer(2)
     adapters = [make_adapter(tmp_path, version) for version in range(3)]
 
@@ -91,7 +91,7 @@ class Local(RemoteEngine):
 
 
 @pytest.mark.parametrize("sees", [True, False])
-def test_engine_loads_copy_of_unseen_adapter(tmp_path: Path, sees: bool) -> None:
+def test_engine_loads_copy_of_unseen_adapter(tmp_path: Path, sees: bool):
     adapter, actor = make_adapter(tmp_path), Actor(tmp_path)
     copy = tmp_path / "copies" / str(os.getpid()) / adapter.name
     left = copy.parent.with_name(str(2**22 + 1))
@@ -109,14 +109,14 @@ def test_engine_loads_copy_of_unseen_adapter(tmp_path: Path, sees: bool) -> None
     assert (copy.exists(), Path(adapter.path).exists()) == (False, True)
 
 
-def test_successor_gets_cache_of_first(tmp_path: Path) -> None:
+def test_successor_gets_cache_of_first(tmp_path: Path):
     engine = Local(Actor(tmp_path))
     asyncio.run(engine.revive())
     asyncio.run(engine.revive())
     assert engine.starts == [(), (None,), (5000,)]
 
 
-async def test_short_request_has_the_time_of_the_long_ones_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_short_request_has_the_time_of_the_long_ones_before_it(monkeypatch: pytest.MonkeyPatch):
     allowed: list[float] = []
 
     async def call(_: Any, *request: Any, deadline_s: float) -> None:

@@ -25,7 +25,7 @@ SAMPLER: Any = SimpleNamespace(logprobs_mode="processed_logprobs")
     [(1, 1, 1, 1), (0, 0, 0, 0), (2, 0, 1, 1)],
     ids=["one adapter", "base only", "all three"],
 )
-def test_rows_get_their_own_adapters(adapters: tuple[int, ...]) -> None:
+def test_rows_get_their_own_adapters(adapters: tuple[int, ...]):
     """Slot 0 holds adapter 2 and slot 1 adapter 1; id 0 is the base model. Fused projection with three slices. The
     rows of a batch before it are forgotten.
     """
@@ -51,7 +51,7 @@ def test_rows_get_their_own_adapters(adapters: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(1, 8), (65, 576), (3, 2, 64)])
-def test_norm_is_exact_up_to_rounding(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+def test_norm_is_exact_up_to_rounding(dtype: torch.dtype, shape: tuple[int, ...]):
     """A rounding is off by less than one unit in the last place: on a CPU without bfloat16 vLLM cuts digits off. The
     norm of a sum is rounded twice. In float32 the mean square is off by 2⁻²⁴ per value at most, and its root by half.
     """
@@ -74,7 +74,7 @@ def test_norm_is_exact_up_to_rounding(dtype: torch.dtype, shape: tuple[int, ...]
     check(normed, norm(total), roundings=2)
 
 
-def test_kernel_declines_what_it_would_misread() -> None:
+def test_kernel_declines_what_it_would_misread():
     """Gaps between rows, as in a fused projection, other types, no weight, a row that ends amid a vector."""
     serves, serves_sum = cpu_kernels.rms_norm.supports_args, cpu_kernels.fused_add_rms_norm.supports_args
     x, weight, gaps, odd = torch.randn(4, 8), torch.ones(8), torch.randn(4, 16)[:, :8], torch.randn(4, 12)
@@ -93,7 +93,7 @@ def test_kernel_declines_what_it_would_misread() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 7), (3, 49152), (2, 262144)])
-def test_ranks_are_counted_as_in_vllm(shape: tuple[int, int]) -> None:
+def test_ranks_are_counted_as_in_vllm(shape: tuple[int, int]):
     torch.manual_seed(0)
     x = torch.randn(shape).log_softmax(-1)
     x[:, 2] = -torch.inf  # cut off by top-p
@@ -105,7 +105,7 @@ def test_ranks_are_counted_as_in_vllm(shape: tuple[int, int]) -> None:
     assert found[0] == shape[1]
 
 
-def test_plugin_installs_the_replacements() -> None:
+def test_plugin_installs_the_replacements():
     from vllm.plugins import load_general_plugins
     from vllm.v1.sample import sampler
     from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
@@ -122,7 +122,7 @@ def draw(logits: torch.Tensor, seeds: dict[int, int], p: torch.Tensor | None = N
     return cpu_kernels.sample(SAMPLER, logits, generators, None, p)
 
 
-def test_tokens_come_as_often_as_they_are_probable() -> None:
+def test_tokens_come_as_often_as_they_are_probable():
     torch.manual_seed(0)
     logits, count = torch.tensor([2.0, -torch.inf, 0.0, 1.0, -8.0]), 100_000
     tokens, logprobs = draw(logits.expand(count, -1), {})
@@ -132,13 +132,13 @@ def test_tokens_come_as_often_as_they_are_probable() -> None:
     assert ((frequency - expected).abs() <= 5 * (expected * (1 - expected) / count).sqrt()).all()
 
 
-def test_a_seeded_row_depends_on_nothing_else() -> None:
+def test_a_seeded_row_depends_on_nothing_else():
     rows = torch.randn(3, 1000)
     alone = [draw(rows[i : i + 1], {0: i})[0].item() for i in range(3)]
     assert draw(rows, {0: 0, 1: 1, 2: 2})[0].tolist() == alone
 
 
-def test_top_p_leaves_only_the_probable_tokens() -> None:
+def test_top_p_leaves_only_the_probable_tokens():
     logits = torch.tensor([[3.0, 2.9, 0.0, -1.0]]).repeat(1000, 1)
     tokens, logprobs = draw(logits.clone(), {}, torch.full((1000,), 0.5))
     assert set(tokens.tolist()) == {0}
@@ -146,14 +146,14 @@ def test_top_p_leaves_only_the_probable_tokens() -> None:
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_logits_that_are_not_finite_still_give_a_token(value: float) -> None:
+def test_logits_that_are_not_finite_still_give_a_token(value: float):
     tokens, logprobs = draw(torch.tensor([[0.0, value, 0.0]]), {0: 1})
     assert 0 <= tokens.item() < 3
     assert not logprobs.isfinite().all()
 
 
 @pytest.mark.parametrize("shape", [(5, 4, 32), (5, 128)])
-def test_positions_are_encoded_in_rows_of_all_heads_or_of_one(shape: tuple[int, ...]) -> None:
+def test_positions_are_encoded_in_rows_of_all_heads_or_of_one(shape: tuple[int, ...]):
     with set_current_vllm_config(VllmConfig()):
         embedding = RotaryEmbedding(32, 32, 64, 1e4, True, torch.float32)
     positions, query, key = torch.arange(5), torch.randn(shape), torch.randn(shape)

@@ -60,7 +60,7 @@ def start(llm: FakeLLM) -> EngineThread:
 
 
 @in_a_loop
-async def test_requests_share_one_thread() -> None:
+async def test_requests_share_one_thread():
     llm = FakeLLM()
     thread = start(llm)
     assert await asyncio.gather(ask(thread, "a", 3), ask(thread, "b", 5)) == [3, 5]
@@ -71,7 +71,7 @@ async def test_requests_share_one_thread() -> None:
 
 
 @in_a_loop
-async def test_error_of_call_reaches_caller_alone() -> None:
+async def test_error_of_call_reaches_caller_alone():
     thread = start(FakeLLM())
     refused, served = await asyncio.gather(ask(thread, "a", 0), ask(thread, "b", 3), return_exceptions=True)
     assert isinstance(refused, ValueError)
@@ -82,7 +82,7 @@ async def test_error_of_call_reaches_caller_alone() -> None:
 
 
 @in_a_loop
-async def test_error_in_step_ends_all_requests() -> None:
+async def test_error_in_step_ends_all_requests():
     def fail() -> None:
         if len(llm.threads) == 4:
             raise RuntimeError("no memory")
@@ -100,7 +100,7 @@ async def test_error_in_step_ends_all_requests() -> None:
 
 
 @in_a_loop
-async def test_cancelled_request_is_aborted() -> None:
+async def test_cancelled_request_is_aborted():
     llm = FakeLLM()
     thread = start(llm)
     endless = asyncio.create_task(ask(thread, "endless", 10**9))
@@ -112,7 +112,7 @@ async def test_cancelled_request_is_aborted() -> None:
 
 
 @in_a_loop
-async def test_hanging_step_blocks_calls_not_the_loop() -> None:
+async def test_hanging_step_blocks_calls_not_the_loop():
     """The supervisor's heartbeat is such a call."""
     going = threading.Event()
     llm = FakeLLM(going.wait)

@@ -41,7 +41,7 @@ class Pool(EnginePool):
 
 
 @virtually
-async def test_groups_of_failed_engine_are_requested_again() -> None:
+async def test_groups_of_failed_engine_are_requested_again():
     engine = FrailEngine(seconds=10.0)
     pool = Pool(engine)
     await pool.load(V0)
@@ -61,7 +61,7 @@ async def test_groups_of_failed_engine_are_requested_again() -> None:
 
 
 @virtually
-async def test_other_engines_serve_during_long_restart() -> None:
+async def test_other_engines_serve_during_long_restart():
     """Versions come and go meanwhile; once it is back, it has what the others have."""
     lost, other = FrailEngine(start_seconds=0.0), FrailEngine(start_seconds=0.0)
     lost.restart_seconds = 1000.0
@@ -86,7 +86,7 @@ async def test_other_engines_serve_during_long_restart() -> None:
 
 @pytest.mark.parametrize("missed", [False, True])
 @virtually
-async def test_version_retired_during_restart_is_harmless(missed: bool) -> None:
+async def test_version_retired_during_restart_is_harmless(missed: bool):
     """One that its predecessor had, or one that came while it was away, and it dies again: the folder is gone then."""
     engine = FrailEngine()
     pool = Pool(engine, FrailEngine())
@@ -110,7 +110,7 @@ async def test_version_retired_during_restart_is_harmless(missed: bool) -> None:
 
 
 @virtually
-async def test_error_in_restart_ends_last_engine() -> None:
+async def test_error_in_restart_ends_last_engine():
     engines = [FrailEngine(name="rollout-0"), FrailEngine(name="rollout-1")]
     pool = Pool(*engines)
     await pool.load(V0)
@@ -137,7 +137,7 @@ async def try_synthetic(_: str, engine: Engine) -> None:
 
 
 @virtually
-async def test_start_work_precedes_all_versions() -> None:
+async def test_start_work_precedes_all_versions():
     engines = [FrailEngine(), FrailEngine()]
     pool = Pool(*engines)
     begun: list[tuple[int, int, bool]] = []
@@ -161,7 +161,7 @@ async def test_start_work_precedes_all_versions() -> None:
 @settings(max_examples=200)
 @given(st.data())
 @virtually
-async def test_no_schedule_of_failures_loses_groups(data: st.DataObject) -> None:
+async def test_no_schedule_of_failures_loses_groups(data: st.DataObject):
     """Versions come and go as in a run, engines die at any time: each group is served once, by its version."""
     engines = [FrailEngine(seconds=data.draw(st.floats(0.1, 9.0))) for _ in range(data.draw(st.integers(1, 3)))]
     pool = Pool(*engines)
@@ -208,7 +208,7 @@ class Slots(AdapterSlots):
 
 @pytest.mark.parametrize("waiting", ["request", "retire"])
 @virtually
-async def test_slot_is_free_although_nobody_waits_for_the_drop_any_more(waiting: str) -> None:
+async def test_slot_is_free_although_nobody_waits_for_the_drop_any_more(waiting: str):
     slots = Slots(1)
     await slots.occupy(V0)
 
@@ -230,7 +230,7 @@ async def test_slot_is_free_although_nobody_waits_for_the_drop_any_more(waiting:
 
 
 @virtually
-async def test_drop_that_fails_frees_the_slot_and_its_error_is_raised_once() -> None:
+async def test_drop_that_fails_frees_the_slot_and_its_error_is_raised_once():
     async def fail(_: AdapterRef) -> None:
         await asyncio.sleep(0.01)
         raise RuntimeError("no such adapter")
@@ -248,7 +248,7 @@ async def test_drop_that_fails_frees_the_slot_and_its_error_is_raised_once() -> 
 
 
 @virtually
-async def test_name_is_held_once() -> None:
+async def test_name_is_held_once():
     slots, elsewhere = Slots(2), AdapterRef(0, 0, "elsewhere")
     await slots.occupy(V0)
     with pytest.raises(ValueError, match="loaded already"):

@@ -118,7 +118,7 @@ async def learn(learner: LoraLearner, engine: RolloutEngine) -> list[float]:
 @pytest.mark.parametrize(
     "name", ["Qwen 3.5", *(pytest.param(name, marks=pytest.mark.slow) for name in LEARNING + SERVED)]
 )
-def test_engine_and_learner_agree(name: str, tiny_model: Path, tmp_path: Path) -> None:
+def test_engine_and_learner_agree(name: str, tiny_model: Path, tmp_path: Path):
     folder = tmp_path / "model"
     config = write(name, tiny_model, folder)
     learner = LoraLearner(config, str(folder), tmp_path / "adapters")

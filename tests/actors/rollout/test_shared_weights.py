@@ -74,7 +74,7 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Make:
 
 
 @virtually
-async def test_when_it_ends_its_users_are_killed_once_and_map_the_next_one(make: Make) -> None:
+async def test_when_it_ends_its_users_are_killed_once_and_map_the_next_one(make: Make):
     events, kills = list[EventKind](), (list[str](), list[str]())
     weights = make(record=lambda _, kind, __: events.append(kind))
     weights.users += (SimpleNamespace(kill=each.append) for each in kills)
@@ -91,7 +91,7 @@ async def test_when_it_ends_its_users_are_killed_once_and_map_the_next_one(make:
 
 def test_the_daemons_socket_can_be_bound_wherever_temporary_files_are(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     """Those of the doctor are in the user's folder, those of a run's actors in a folder in it."""
 
     async def bind(place: Path) -> None:
@@ -111,7 +111,7 @@ def test_the_daemons_socket_can_be_bound_wherever_temporary_files_are(
 
 
 @virtually
-async def test_weights_that_never_load_name_their_setting(make: Make) -> None:
+async def test_weights_that_never_load_name_their_setting(make: Make):
     class Stillborn(Holder):
         async def call(self, method: str) -> Any:
             raise DIED
@@ -123,7 +123,7 @@ async def test_weights_that_never_load_name_their_setting(make: Make) -> None:
 
 
 @virtually
-async def test_weights_that_are_given_up_say_so(make: Make) -> None:
+async def test_weights_that_are_given_up_say_so(make: Make):
     class Mortal(Holder):
         def start(self) -> None:
             super().start()
@@ -146,7 +146,7 @@ async def test_weights_that_are_given_up_say_so(make: Make) -> None:
 
 
 @pytest.mark.parametrize(("kind", "on_cpu"), [(WeightsActor, False), (RolloutEngine, False), (RolloutEngine, True)])
-def test_it_ends_with_its_context_on_the_gpu(kind: Any, on_cpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_ends_with_its_context_on_the_gpu(kind: Any, on_cpu: bool, monkeypatch: pytest.MonkeyPatch):
     """An engine too, which may wait for a learner that MPS refuses while the engine lives."""
 
     def lost() -> None:
@@ -162,13 +162,13 @@ def test_it_ends_with_its_context_on_the_gpu(kind: Any, on_cpu: bool, monkeypatc
 
 
 @pytest.mark.parametrize(("first", "kind"), [(True, BadInput), (False, ValueError)])
-def test_too_little_memory_at_a_first_start_is_bad_input(first: bool, kind: type[Exception]) -> None:
+def test_too_little_memory_at_a_first_start_is_bad_input(first: bool, kind: type[Exception]):
     for fault, said in ("Free memory on device", r"\(Free .*nvidia-smi"), ("No memory for the cache", "samples=128"):
         with pytest.raises(kind, match=said if first else fault), memory_faults(Config(), first):
             raise ValueError(fault)
 
 
-def test_an_engine_is_given_what_another_process_holds_in_addition_to_its_share() -> None:
+def test_an_engine_is_given_what_another_process_holds_in_addition_to_its_share():
     """vLLM subtracts the weights again, also after a restart, when its own share is close to zero."""
     share = Share(gpus=0.4, memory=0.4, mapped=Mapped("/tmp/weights", EXTERNAL))
     first, again = gpu_settings(share, None), gpu_settings(share, 5000)

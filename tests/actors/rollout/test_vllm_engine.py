@@ -125,15 +125,13 @@ def disagreement(sample: Sample, model: Path, adapter: AdapterRef | None, temper
     return (expected - torch.tensor(sample.logprobs)).abs().mean().item()
 
 
-def test_engine_without_the_projects_plugin_is_refused(
-    rig: Rig, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_engine_without_the_projects_plugin_is_refused(rig: Rig, tiny_model: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(vllm_plugin, "registered", False)  # vLLM only logs what it cannot import
     with pytest.raises(BadInput, match=r"launch/setup\.sh"):
         Rig(tiny_model)
 
 
-def test_samples_carry_logprobs_of_their_tokens(rig: Rig, tiny_model: Path) -> None:
+def test_samples_carry_logprobs_of_their_tokens(rig: Rig, tiny_model: Path):
     group = rig.generate(None, samples=3)
     assert (group.index, group.adapter, len(group.samples)) == (0, None, 3)
     for sample in group.samples:
@@ -143,13 +141,13 @@ def test_samples_carry_logprobs_of_their_tokens(rig: Rig, tiny_model: Path) -> N
 
 
 @pytest.mark.skipif("TEST_ISA" not in os.environ, reason="test.sh sets it for isa=avx2 and isa=avx512")
-def test_engine_uses_the_instructions_left(rig: Rig) -> None:
+def test_engine_uses_the_instructions_left(rig: Rig):
     libraries = {Path(file.path).name for file in psutil.Process().memory_maps()}
     [library] = [name for name in libraries if name.startswith("_C") and name.endswith(".abi3.so")]
     assert library == f"_C_{os.environ['TEST_ISA'].upper()}.abi3.so"
 
 
-def test_heartbeat_is_answered_during_generation(rig: Rig) -> None:
+def test_heartbeat_is_answered_during_generation(rig: Rig):
     async def beats() -> int:
         work, count = asyncio.create_task(rig.engine.generate(Request(0, PROBLEM, None, make_sampling(8, 160)))), 0
         while not work.done():
@@ -161,23 +159,23 @@ def test_heartbeat_is_answered_during_generation(rig: Rig) -> None:
     assert rig.run(beats()) > 10
 
 
-def test_cache_has_the_size_set(rig: Rig, tiny_model: Path) -> None:
+def test_cache_has_the_size_set(rig: Rig, tiny_model: Path):
     asked = CONFIG.rollout.kv_cache_gib * 2**30
     block = cache_bytes(shape_from_config(str(tiny_model)), CONFIG.model.dtype, CPU_BLOCK)
     assert 0.99 * asked < rig.run(rig.engine.cache_blocks()) * block <= asked
 
 
-def test_logprobs_follow_temperature(rig: Rig, tiny_model: Path) -> None:
+def test_logprobs_follow_temperature(rig: Rig, tiny_model: Path):
     sample = rig.generate(None, temperature=0.6).samples[0]
     assert disagreement(sample, tiny_model, None, 0.6) < 0.05 < disagreement(sample, tiny_model, None)
 
 
-def test_seed_decides_the_sample(rig: Rig) -> None:
+def test_seed_decides_the_sample(rig: Rig):
     first, second, other = (rig.generate(None, samples=1, seed=seed).samples[0] for seed in (3, 3, 4))
     assert first.token_ids == second.token_ids != other.token_ids
 
 
-def test_stop_tokens_end_responses(rig: Rig) -> None:
+def test_stop_tokens_end_responses(rig: Rig):
     """One sample in ten ends so; it depends on how the CPU rounds which ones do."""
     for seed in range(16):
         samples = rig.generate(None, samples=16, max_tokens=160, seed=seed).samples
@@ -188,7 +186,7 @@ def test_stop_tokens_end_responses(rig: Rig) -> None:
     assert not any(0 in sample.token_ids[:-1] for sample in samples)
 
 
-def test_requests_keep_their_version(rig: Rig, adapters: list[AdapterRef], tiny_model: Path) -> None:
+def test_requests_keep_their_version(rig: Rig, adapters: list[AdapterRef], tiny_model: Path):
     """Requests of version 1 run on while 2 is loaded and serves; 3 waits until the last of 1 has ended, which then is
     served no more.
     """
@@ -290,7 +288,7 @@ class LocalLearner(LoraLearner):
 
 
 @pytest.mark.parametrize("fault", SPOILED)
-def test_startup_check_names_the_mistake(rig: Rig, learner: Any, tmp_path: Path, fault: str) -> None:
+def test_startup_check_names_the_mistake(rig: Rig, learner: Any, tmp_path: Path, fault: str):
     problems = tuple(Problem(f"p{n}", "", tuple(range(5 + n, 25 + n)), "1") for n in range(4))
     engine: Any = Spoiled(rig.engine, tmp_path, list(SPOILED).index(fault), fault)
     check = CheckAtStart(engine, learner, CheckPrompts(CONFIG, problems))
@@ -302,7 +300,7 @@ def test_startup_check_names_the_mistake(rig: Rig, learner: Any, tmp_path: Path,
             rig.run(check.check())
 
 
-def test_seeded_prompts_may_exceed_one_step(rig: Rig) -> None:
+def test_seeded_prompts_may_exceed_one_step(rig: Rig):
     """vLLM 0.32 on the CPU crashes when a seeded request's prompt is computed in chunks."""
 
     async def many() -> list[Group]:
@@ -314,7 +312,7 @@ def test_seeded_prompts_may_exceed_one_step(rig: Rig) -> None:
     assert len(rig.run(many())) == 48
 
 
-def test_killed_engine_leaves_nothing_behind(tiny_model: Path) -> None:
+def test_killed_engine_leaves_nothing_behind(tiny_model: Path):
     """An engine has no process of its own and no port."""
     script = tiny_model.parent / "owner.py"
     script.write_text(
@@ -336,7 +334,7 @@ def test_killed_engine_leaves_nothing_behind(tiny_model: Path) -> None:
     assert [child.name() for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []
 
 
-def test_failed_load_takes_no_slot(rig: Rig, adapters: list[AdapterRef]) -> None:
+def test_failed_load_takes_no_slot(rig: Rig, adapters: list[AdapterRef]):
     """One that cannot be, and one that is given up meanwhile."""
 
     async def give_up(adapter: AdapterRef) -> None:

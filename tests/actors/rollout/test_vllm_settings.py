@@ -18,7 +18,7 @@ GPU = Share(gpus=0.45, memory=0.45, threads=2)
 @pytest.mark.parametrize("name", ["Qwen 3", "Gemma 2", "Gemma 3, text", "Granite 3", "Cohere 2"])
 def test_vllm_understands_the_dtype_of_logits_in_families_that_scale_or_cap_them(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.setattr(os, "environ", os.environ.copy())  # vLLM sets LD_PRELOAD for its children
     build(larger(BY_NAME[name])).save_pretrained(tmp_path)
     common = {"dtype": "bfloat16", "skip_tokenizer_init": True, **gpu_settings(GPU, 5000)}
@@ -29,7 +29,7 @@ def test_vllm_understands_the_dtype_of_logits_in_families_that_scale_or_cap_them
         assert made.additional_config["gdn_prefill_backend"] == "triton"
 
 
-def test_only_engines_on_gpus_have_logits_in_float32(tmp_path: Path) -> None:
+def test_only_engines_on_gpus_have_logits_in_float32(tmp_path: Path):
     """A deterministic run needs products that vLLM has made independent of the batch."""
     (tmp_path / "config.json").write_text("{}")
     deterministic = changed(Config(), {"run.deterministic": True})
@@ -44,7 +44,7 @@ def test_only_engines_on_gpus_have_logits_in_float32(tmp_path: Path) -> None:
 )
 def test_wrappers_are_served_for_text_and_recurrent_prompts_are_not_shared_on_a_cpu(
     name: str, alone: bool, cached: bool, tmp_path: Path
-) -> None:
+):
     BY_NAME[name].configuration.save_pretrained(tmp_path)
     for share in (GPU, Share(cores=(0,))):
         settings = engine_settings(Config(), str(tmp_path), share, None)

@@ -24,11 +24,11 @@ by the OOM killer due to high memory usage"""
         (-9, "out-of-memory"),
     ],
 )
-def test_status_in_words(code: int, words: str) -> None:
+def test_status_in_words(code: int, words: str):
     assert words in describe_exit(code)
 
 
-def test_watcher_waits_for_the_end_of_a_process_that_is_dying() -> None:
+def test_watcher_waits_for_the_end_of_a_process_that_is_dying():
     child = subprocess.Popen(["sleep", "60"])
     watcher = ExitWatcher(child.pid)
     threading.Timer(0.2, child.kill).start()
@@ -36,7 +36,7 @@ def test_watcher_waits_for_the_end_of_a_process_that_is_dying() -> None:
     assert child.poll() is not None
 
 
-def test_log_is_found_by_the_process_id_that_ray_names(tmp_path: Path) -> None:
+def test_log_is_found_by_the_process_id_that_ray_names(tmp_path: Path):
     log = tmp_path / "worker-541abb-01000000-6058.err"
     log.touch()
     (tmp_path / "worker-9011f7-01000000-16058.err").touch()
@@ -44,7 +44,7 @@ def test_log_is_found_by_the_process_id_that_ray_names(tmp_path: Path) -> None:
     assert find_log(tmp_path, 1, RAY) is None
 
 
-def test_cause_is_one_line_with_the_last_word_of_the_log(tmp_path: Path) -> None:
+def test_cause_is_one_line_with_the_last_word_of_the_log(tmp_path: Path):
     log = tmp_path / "worker-541abb-01000000-6058.err"
     log.write_text(":job_id:01\n:actor_name:A\nfirst\n\nlast\n")
     cause = cause_of_death(RAY, None, tmp_path)
@@ -56,7 +56,7 @@ def test_cause_is_one_line_with_the_last_word_of_the_log(tmp_path: Path) -> None
     assert cause_of_death(RAY, None, tmp_path).count("x") < 400
 
 
-def test_crash_memory_monitor_and_failed_start_are_recognised(tmp_path: Path) -> None:
+def test_crash_memory_monitor_and_failed_start_are_recognised(tmp_path: Path):
     log = tmp_path / "worker-541abb-01000000-6058.err"
     log.write_text("*** SIGSEGV received at time=1795546203 on cpu 1 ***\n")
     assert "SIGSEGV" in cause_of_death(RAY, None, tmp_path)

@@ -27,7 +27,7 @@ def look(guard: HostGuard, **less: int) -> list[tuple[str, bool]]:
     return [(alarm.kind, alarm.fatal) for alarm in guard.look(HostFree(**{**vars(PLENTY), **less}))]
 
 
-def test_disk_is_warned_of_once_and_ends_the_run_while_a_checkpoint_still_fits() -> None:
+def test_disk_is_warned_of_once_and_ends_the_run_while_a_checkpoint_still_fits():
     guard = HostGuard(NEED, 24 * GIB)
     assert look(guard, disk=NEED.checkpoint + DISK_MARGIN) == []
     assert look(guard, disk=DISK_MARGIN, begun=NEED.checkpoint) == []
@@ -42,7 +42,7 @@ def test_disk_is_warned_of_once_and_ends_the_run_while_a_checkpoint_still_fits()
     assert look(guard, temporary=LAST_MARGIN - 1) == [("temporary disk", True)]
 
 
-def test_files_of_a_tmpfs_are_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_a_tmpfs_are_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     kinds = {"/": "overlay", str(tmp_path): "tmpfs", str(tmp_path / "disk"): "ext4"}
     mounts = [SimpleNamespace(mountpoint=place, fstype=kind) for place, kind in kinds.items()]
     monkeypatch.setattr("psutil.disk_partitions", lambda **_: mounts)
@@ -50,14 +50,14 @@ def test_files_of_a_tmpfs_are_in_memory(tmp_path: Path, monkeypatch: pytest.Monk
     assert found == [False, True, False]
 
 
-def test_alarm_is_raised_again_after_it_was_over() -> None:
+def test_alarm_is_raised_again_after_it_was_over():
     guard = HostGuard(NEED, 24 * GIB)
     assert look(guard, memory=GIB) == [("memory", False)]
     assert look(guard) == []
     assert look(guard, memory=GIB, shared_memory=MIB) == [("shared memory", False), ("memory", False)]
 
 
-def test_run_folder_is_measured_before_and_after_it_is_made(tmp_path: Path) -> None:
+def test_run_folder_is_measured_before_and_after_it_is_made(tmp_path: Path):
     free = measure(tmp_path / "runs" / "mine")
     assert free.disk > 0
     assert free.begun == free.kept == 0
@@ -80,7 +80,7 @@ def test_run_folder_is_measured_before_and_after_it_is_made(tmp_path: Path) -> N
 )
 def test_limit_of_a_group_around_counts_too(
     line: str, root: str, limit: str, usage: str, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     """A batch system limits the job, not the step in it."""
     stat = f"anon 9\n{prefix}inactive_file 400\n{prefix}active_file 100\n"
     for group, most, now in (("job/step", "8192", "1000"), ("job", "4096", "3000")):
@@ -95,7 +95,7 @@ def test_limit_of_a_group_around_counts_too(
     assert (total_memory(), free_memory()) == (4096, 1596)
 
 
-def test_memory_without_a_limit_is_the_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_without_a_limit_is_the_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert 0 < free_memory() <= total_memory()
     monkeypatch.setattr(host_resources, "CONTROL_GROUPS", tmp_path)
     machines = total_memory()

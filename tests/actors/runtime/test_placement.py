@@ -17,7 +17,7 @@ from microbudget_rl.launch.sharing import divide
 )
 def test_few_cores_are_shared_only_where_they_must_be(
     cores: tuple[int, ...], ranks: int, rollouts: list[tuple[int, ...]], learners: list[tuple[int, ...]]
-) -> None:
+):
     placement = place(cores, 0, ranks)
     assert (placement.device, placement.reward_workers) == ("cpu", 1)
     assert [share.cores for share in placement.rollouts] == rollouts
@@ -28,7 +28,7 @@ core_ids = st.sets(st.integers(0, 300), min_size=2, max_size=128).map(lambda ids
 
 
 @given(core_ids, st.data())
-def test_ranks_have_equally_many_cores_of_their_own(cores: tuple[int, ...], data: st.DataObject) -> None:
+def test_ranks_have_equally_many_cores_of_their_own(cores: tuple[int, ...], data: st.DataObject):
     ranks = data.draw(st.integers(1, most_actors(cores, 0)))
     placement = place(cores, 0, ranks)
     learners = [core for share in placement.learners for core in share.cores]
@@ -46,7 +46,7 @@ def test_ranks_have_equally_many_cores_of_their_own(cores: tuple[int, ...], data
 
 
 @given(core_ids, st.data())
-def test_engines_on_a_cpu_divide_its_cores_while_there_are_enough(cores: tuple[int, ...], data: st.DataObject) -> None:
+def test_engines_on_a_cpu_divide_its_cores_while_there_are_enough(cores: tuple[int, ...], data: st.DataObject):
     engines = data.draw(st.integers(1, most_actors(cores, 0)))
     placement = place(cores, 0, engines=engines)
     bound = Counter(core for share in placement.rollouts for core in share.cores)
@@ -59,9 +59,7 @@ def test_engines_on_a_cpu_divide_its_cores_while_there_are_enough(cores: tuple[i
 
 
 @given(st.integers(2, 64), st.integers(1, 256), st.data())
-def test_engines_share_gpus_with_the_learner_once_there_are_no_others(
-    gpus: int, cores: int, data: st.DataObject
-) -> None:
+def test_engines_share_gpus_with_the_learner_once_there_are_no_others(gpus: int, cores: int, data: st.DataObject):
     engines = data.draw(st.none() | st.integers(1, most_actors((), gpus)))
     ranks = data.draw(st.integers(1, most_actors((), gpus)))
     placement = divide(place(tuple(range(cores)), gpus, ranks, engines), 0.3, 0.5)
@@ -84,7 +82,7 @@ nodes_with_gpus = st.lists(st.tuples(st.integers(1, 64), st.integers(0, 8)), min
 
 
 @given(nodes_with_gpus, st.data())
-def test_nodes_with_gpus_can_hold_what_is_placed(nodes: list[Node], data: st.DataObject) -> None:
+def test_nodes_with_gpus_can_hold_what_is_placed(nodes: list[Node], data: st.DataObject):
     """An actor for each GPU needs no more cores than its node has for it; nodes without a GPU verify."""
     gpus = sum(node.gpus for node in nodes)
     if not gpus:
@@ -107,7 +105,7 @@ def test_nodes_with_gpus_can_hold_what_is_placed(nodes: list[Node], data: st.Dat
 @given(st.lists(core_ids, min_size=2, max_size=5), st.data())
 def test_of_nodes_without_a_gpu_the_first_learns_and_the_others_generate(
     cores: list[tuple[int, ...]], data: st.DataObject
-) -> None:
+):
     nodes = [Node(f"n{number}", ids, 0) for number, ids in enumerate(cores)]
     engines = data.draw(st.none() | st.integers(1, 8))
     ranks = data.draw(st.integers(1, most_actors(cores[0], 0)))
@@ -122,7 +120,7 @@ def test_of_nodes_without_a_gpu_the_first_learns_and_the_others_generate(
         assert len(set(bound)) == len(bound) or len(bound) > len(node.cores)
 
 
-def test_an_actor_is_bound_before_openmp_looks_how_to_wait() -> None:
+def test_an_actor_is_bound_before_openmp_looks_how_to_wait():
     """libgomp reads its settings once, when it is loaded."""
     program = (
         "import os; from microbudget_rl.actors.rollout import vllm_engine; from microbudget_rl.learner import actor; "

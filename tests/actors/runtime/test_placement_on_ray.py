@@ -121,9 +121,7 @@ def nodes() -> list[Node]:
     return [Node(name, tuple(range(int(has["CPU"]))), int(has.get("GPU", 0))) for name, has in resources.items()]
 
 
-async def test_gpus_of_a_cluster_are_given_out_once_and_a_lost_node_is_made_up_for(
-    cluster: Cluster, tmp_path: Path
-) -> None:
+async def test_gpus_of_a_cluster_are_given_out_once_and_a_lost_node_is_made_up_for(cluster: Cluster, tmp_path: Path):
 
     events: list[str] = []
     home, *others = nodes()
@@ -152,7 +150,7 @@ async def test_gpus_of_a_cluster_are_given_out_once_and_a_lost_node_is_made_up_f
     assert events[-1].endswith("requests sent again")
 
 
-async def test_an_engine_is_on_the_gpu_of_the_learner_process_beside_it(cluster: Cluster, tmp_path: Path) -> None:
+async def test_an_engine_is_on_the_gpu_of_the_learner_process_beside_it(cluster: Cluster, tmp_path: Path):
     """Four GPUs, three learner processes: two engines share a GPU with one, the third has its own."""
 
     home, *others = nodes()

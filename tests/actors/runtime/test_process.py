@@ -10,7 +10,7 @@ from microbudget_rl.actors.runtime.remote_actor import HEARTBEAT_S
 
 
 @pytest.mark.parametrize("answers", [0, 1])
-def test_a_silent_service_of_mps_holds_up_no_heartbeat(monkeypatch: pytest.MonkeyPatch, answers: int) -> None:
+def test_a_silent_service_of_mps_holds_up_no_heartbeat(monkeypatch: pytest.MonkeyPatch, answers: int):
     waits = list[float]()
 
     def run(command: list[str], *, timeout: float, **_: Any) -> subprocess.CompletedProcess[str]:

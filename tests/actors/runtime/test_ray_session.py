@@ -51,7 +51,7 @@ def private(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
     return folder
 
 
-def test_processes_and_files_of_an_earlier_session_are_gone_at_once(tmp_path: Path, temporary: Path) -> None:
+def test_processes_and_files_of_an_earlier_session_are_gone_at_once(tmp_path: Path, temporary: Path):
     server = tmp_path / "raylet"
     server.write_text("#!/bin/sh\n(while kill -0 $$; do sleep 0.5; done) 2> /dev/null &\necho started\nwait\n")
     server.chmod(0o755)
@@ -66,7 +66,7 @@ def test_processes_and_files_of_an_earlier_session_are_gone_at_once(tmp_path: Pa
     clear_session(tmp_path)
 
 
-def test_worker_that_outlived_its_servers_is_ended(tmp_path: Path, temporary: Path) -> None:
+def test_worker_that_outlived_its_servers_is_ended(tmp_path: Path, temporary: Path):
     session, other = temporary / RAY / "session_1", Path(f"{temporary}2")
     other.mkdir()
     program = tmp_path / "ray::Learner"
@@ -89,7 +89,7 @@ def test_worker_that_outlived_its_servers_is_ended(tmp_path: Path, temporary: Pa
 @pytest.mark.parametrize("how", ["copied run", "no mark", "open to others", "link", "not a note"])
 def test_what_was_not_made_for_the_run_is_neither_deleted_nor_killed(
     tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
+):
     note, run = json.loads((tmp_path / NOTE).read_text()), tmp_path
     if how == "copied run":
         run = tmp_path / "copy"
@@ -108,7 +108,7 @@ def test_what_was_not_made_for_the_run_is_neither_deleted_nor_killed(
     assert (temporary / RAY / "session_1" / "logs").exists()
 
 
-def test_ctrl_z_stops_the_driver_and_not_the_servers_that_it_starts() -> None:
+def test_ctrl_z_stops_the_driver_and_not_the_servers_that_it_starts():
     def blocks(status: str) -> bool:
         return bool(int(re.findall(r"^SigBlk:\s*(\w+)$", status, re.MULTILINE)[0], 16) & 1 << (signal.SIGTSTP - 1))
 
@@ -121,7 +121,7 @@ def test_ctrl_z_stops_the_driver_and_not_the_servers_that_it_starts() -> None:
 @pytest.mark.parametrize(("beyond", "root"), [(0, ""), (1, "/tmp")])
 def test_sessions_are_in_a_private_folder_with_room_for_sockets(
     beyond: int, root: str, private: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     module = max((each.__name__ for each in get_all_modules(SubprocessModule)), key=len)
     name = f"{RAY}/session_{datetime.today():%Y-%m-%d_%H-%M-%S_%f}_{2**22}/sockets/dash_{module}"
     private.chmod(0o777)
@@ -140,7 +140,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_the_token_is_its_users_alone_or_is_refused(home: Path, there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_token_is_its_users_alone_or_is_refused(home: Path, there: bool, monkeypatch: pytest.MonkeyPatch):
     folder = home / ".ray"
     if there:
         folder.mkdir(mode=0o755)
@@ -181,7 +181,7 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
 def test_ray_that_starts_too_slowly_is_started_again_within_the_budget(
     starts: Callable[..., int], capsys: pytest.CaptureFixture[str]
-) -> None:
+):
     assert starts(5.0) == 1
     assert starts(30.0, 30.0, 5.0) == 3
     assert capsys.readouterr().out.count("starting it again") == 2
@@ -192,13 +192,13 @@ def test_ray_that_starts_too_slowly_is_started_again_within_the_budget(
 @pytest.mark.parametrize(("seconds", "said"), [(1.0, "timed out during startup"), (30.0, "no such folder")])
 def test_error_of_ray_that_comes_at_once_or_is_another_is_raised_as_it_is(
     seconds: float, said: str, starts: Callable[..., int]
-) -> None:
+):
     with pytest.raises(Exception, match=said) as raised:
         starts(seconds, 5.0, said=said)
     assert not isinstance(raised.value, TryLater)
 
 
-def test_thread_that_entered_a_context_early_lives_until_it_is_left() -> None:
+def test_thread_that_entered_a_context_early_lives_until_it_is_left():
     """Otherwise the kernel would kill the processes that it has started."""
     left = []
 

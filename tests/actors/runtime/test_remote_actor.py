@@ -78,7 +78,7 @@ async def cause_of(actor: RemoteActor, method: str, *arguments: Any, deadline_s:
     return str(caught.value)
 
 
-async def test_death_is_told_with_its_last_words_and_the_actor_starts_again() -> None:
+async def test_death_is_told_with_its_last_words_and_the_actor_starts_again():
 
     actor = RemoteActor(Patient, "patient", Share())
     first = await actor.call("process_id")
@@ -94,7 +94,7 @@ async def test_death_is_told_with_its_last_words_and_the_actor_starts_again() ->
     actor.kill()
 
 
-async def test_actor_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_actor_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch):
     """By a call's deadline, or by the heartbeat."""
 
     slow = RemoteActor(Patient, "slow-patient", Share())
@@ -111,7 +111,7 @@ async def test_actor_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(("factor", "left_s"), [(0.1, math.inf), (1e6, 1.0)])
-async def test_a_restart_that_hangs_ends(factor: float, left_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_restart_that_hangs_ends(factor: float, left_s: float, monkeypatch: pytest.MonkeyPatch):
     """After a few times the first start, or half of what is left of the budget."""
     monkeypatch.setattr(remote, "RESTART_FACTOR", factor)
     monkeypatch.setattr(remote, "LEAST_RESTART_S", 0.5)
@@ -125,7 +125,7 @@ async def test_a_restart_that_hangs_ends(factor: float, left_s: float, monkeypat
     assert "did not start within" in await cause_of(actor, "alive")
 
 
-async def test_actor_with_more_to_do_than_ray_lets_in_by_itself_still_answers() -> None:
+async def test_actor_with_more_to_do_than_ray_lets_in_by_itself_still_answers():
 
     actor = RemoteActor(Patient, "busy-patient", Share())
     waiting = [asyncio.create_task(actor.call("wait")) for _ in range(1100)]
@@ -135,7 +135,7 @@ async def test_actor_with_more_to_do_than_ray_lets_in_by_itself_still_answers() 
     assert all(isinstance(end, ActorDied) for end in await asyncio.gather(*waiting, return_exceptions=True))
 
 
-async def test_errors_come_back_as_they_were_raised() -> None:
+async def test_errors_come_back_as_they_were_raised():
 
     actor = RemoteActor(Patient, "critic", Share())
     with pytest.raises(BadInput, match=r"^lora\.rank=3 is not possible: use 4$"):

@@ -23,7 +23,7 @@ from tests.virtual_time import VirtualClock, run_virtually
 DEATH = ActorDied("rollout-0 died: it was killed by signal 9")
 
 
-def test_first_death_costs_no_pause_and_those_in_a_row_more_and_more() -> None:
+def test_first_death_costs_no_pause_and_those_in_a_row_more_and_more():
     limit = RestartLimit("rollout-0")
     assert limit.pause(0.0, DEATH) == 0.0
     assert limit.pause(1.0, DEATH) == FIRST_PAUSE_S
@@ -32,7 +32,7 @@ def test_first_death_costs_no_pause_and_those_in_a_row_more_and_more() -> None:
 
 
 @pytest.mark.parametrize(("pause_s", "forgotten"), [(60.0, False), (LATELY_S / (DEATHS_LATELY - 1), True)])
-def test_an_answer_begins_a_new_row_and_too_many_of_late_end_it(pause_s: float, forgotten: bool) -> None:
+def test_an_answer_begins_a_new_row_and_too_many_of_late_end_it(pause_s: float, forgotten: bool):
     limit = RestartLimit("rollout-0")
     for time in range(DEATHS_LATELY - 1):
         assert limit.pause(pause_s * time, DEATH) == 0.0
@@ -44,7 +44,7 @@ def test_an_answer_begins_a_new_row_and_too_many_of_late_end_it(pause_s: float, 
         limit.pause(pause_s * (DEATHS_LATELY - 1), DEATH)
 
 
-def test_a_crash_with_the_weights_is_one_with_those_just_before() -> None:
+def test_a_crash_with_the_weights_is_one_with_those_just_before():
     limit, caused = RestartLimit("rollout-0"), ActorDied(f"rollout-0 died: {ENDED_WITH_WEIGHTS}")
     for time in range(DEATHS_LATELY - 1):
         assert limit.pause(60.0 * time, DEATH) == 0.0
@@ -66,7 +66,7 @@ class Worker:
 
 
 @given(st.integers(1, 12), st.lists(st.tuples(st.integers(1, 9), st.integers(1, 50)), max_size=60))
-def test_work_goes_to_the_first_of_those_with_the_least_load(count: int, jobs: list[tuple[int, int]]) -> None:
+def test_work_goes_to_the_first_of_those_with_the_least_load(count: int, jobs: list[tuple[int, int]]):
     async def scenario() -> None:
         pool = WorkerPool([Supervised(Worker(n), VirtualClock(), lambda *_: None) for n in range(count)])
 
@@ -89,7 +89,7 @@ def test_work_goes_to_the_first_of_those_with_the_least_load(count: int, jobs: l
     run_virtually(scenario())
 
 
-def test_restart_that_nobody_waits_for_is_no_unhandled_error() -> None:
+def test_restart_that_nobody_waits_for_is_no_unhandled_error():
     unhandled: list[dict[str, object]] = []
 
     class Dead(Worker):

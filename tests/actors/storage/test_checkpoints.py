@@ -45,7 +45,7 @@ def damage(checkpoints: Checkpoints, version: int) -> None:
     (checkpoints.folder / f"update-{version:06d}" / STATE).write_text("{}")
 
 
-def test_passing_checkpoint_takes_the_place_of_none_and_goes_with_the_next(checkpoints: Checkpoints) -> None:
+def test_passing_checkpoint_takes_the_place_of_none_and_goes_with_the_next(checkpoints: Checkpoints):
     found = []
     for version, passing in ((1, False), (2, False), (3, True), (4, True), (5, False), (6, True)):
         save(checkpoints, version, passing=passing)
@@ -55,7 +55,7 @@ def test_passing_checkpoint_takes_the_place_of_none_and_goes_with_the_next(check
     assert kept(checkpoints) == [5, 6]
 
 
-def test_copy_that_a_user_made_counts_as_no_checkpoint(checkpoints: Checkpoints) -> None:
+def test_copy_that_a_user_made_counts_as_no_checkpoint(checkpoints: Checkpoints):
     save(checkpoints, 1)
     copy = copytree(checkpoints.folder / "update-000001", checkpoints.folder / "update-000001-good")
     for version in (2, 3, 4):
@@ -68,7 +68,7 @@ def test_copy_that_a_user_made_counts_as_no_checkpoint(checkpoints: Checkpoints)
     assert (latest(checkpoints), (copy / STATE).exists()) == ("update-000004", True)
 
 
-def test_checkpoint_that_fails_half_way_is_not_seen(checkpoints: Checkpoints) -> None:
+def test_checkpoint_that_fails_half_way_is_not_seen(checkpoints: Checkpoints):
     save(checkpoints, 1)
 
     async def fail() -> None:
@@ -83,13 +83,13 @@ def test_checkpoint_that_fails_half_way_is_not_seen(checkpoints: Checkpoints) ->
     assert checkpoints.unfinished == []
 
 
-def test_checkpoints_of_an_abandoned_future_do_not_push_out_the_newest(checkpoints: Checkpoints) -> None:
+def test_checkpoints_of_an_abandoned_future_do_not_push_out_the_newest(checkpoints: Checkpoints):
     save(checkpoints, 20, keep_last=1)
     save(checkpoints, 15, keep_last=1)
     assert (latest(checkpoints), kept(checkpoints)) == ("update-000015", [15])
 
 
-def test_damaged_checkpoint_gives_way_to_the_one_before(checkpoints: Checkpoints) -> None:
+def test_damaged_checkpoint_gives_way_to_the_one_before(checkpoints: Checkpoints):
     for version in (1, 2, 3):
         save(checkpoints, version)
     damage(checkpoints, 3)
@@ -98,7 +98,7 @@ def test_damaged_checkpoint_gives_way_to_the_one_before(checkpoints: Checkpoints
     assert (checkpoints.folder / "refused-update-000003").exists()
 
 
-def test_foreign_checkpoint_is_refused_and_a_run_without_another_never_starts_anew(checkpoints: Checkpoints) -> None:
+def test_foreign_checkpoint_is_refused_and_a_run_without_another_never_starts_anew(checkpoints: Checkpoints):
     save(checkpoints, 1)
     save(checkpoints, 2)
     assert checkpoints.recover(second_is_foreign) == {2: "was made with rank 8"}
@@ -110,7 +110,7 @@ def test_foreign_checkpoint_is_refused_and_a_run_without_another_never_starts_an
             checkpoints.recover(second_is_foreign)
 
 
-def test_checkpoint_whose_link_was_not_written_counts(checkpoints: Checkpoints) -> None:
+def test_checkpoint_whose_link_was_not_written_counts(checkpoints: Checkpoints):
     """After a kill between the renaming of a first checkpoint and its link. It does not stay temporary."""
     save(checkpoints, 1)
     mark(checkpoints.path_of(1), "temporary")
@@ -120,7 +120,7 @@ def test_checkpoint_whose_link_was_not_written_counts(checkpoints: Checkpoints) 
 
 
 @pytest.mark.parametrize("first", [1, 999_999])
-def test_return_forgets_what_came_after(checkpoints: Checkpoints, first: int) -> None:
+def test_return_forgets_what_came_after(checkpoints: Checkpoints, first: int):
     """Also where a version has a digit more than the one before."""
     last = first + 2
     for version in range(first, last + 1):
@@ -137,7 +137,7 @@ def test_return_forgets_what_came_after(checkpoints: Checkpoints, first: int) ->
     assert (checkpoints.all, checkpoints.latest, checkpoints.newest_until(5)) == ([], None, 0)
 
 
-def test_version_0_is_replaced_by_itself_and_never_pruned(checkpoints: Checkpoints) -> None:
+def test_version_0_is_replaced_by_itself_and_never_pruned(checkpoints: Checkpoints):
     for version in (0, 0, 1, 2, 3):
         save(checkpoints, version, keep_last=1)
     assert kept(checkpoints) == [0, 3]
@@ -145,7 +145,7 @@ def test_version_0_is_replaced_by_itself_and_never_pruned(checkpoints: Checkpoin
     assert (latest(checkpoints), kept(checkpoints)) == ("update-000000", [0])
 
 
-def test_kill_while_a_checkpoint_is_replaced_leaves_the_newest(checkpoints: Checkpoints) -> None:
+def test_kill_while_a_checkpoint_is_replaced_leaves_the_newest(checkpoints: Checkpoints):
     """Between the two renames. The old one is whole too; a half-written one does not count."""
     save(checkpoints, 0)
     for age in (20, 10, 30, 0):
@@ -161,7 +161,7 @@ def test_kill_while_a_checkpoint_is_replaced_leaves_the_newest(checkpoints: Chec
 
 def test_latest_is_there_while_the_checkpoint_before_is_deleted(
     checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     seen: list[str] = []
     monkeypatch.setattr("microbudget_rl.actors.storage.checkpoints.delete", lambda *_: seen.append(latest(checkpoints)))
     save(checkpoints, 0)

@@ -21,7 +21,7 @@ from microbudget_rl.conf.parsing import FORMAT
 from tests.run_folders import EVALUATION, PLASTICITY, evaluation
 
 
-def test_metrics_are_kept_as_they_are(tmp_path: Path) -> None:
+def test_metrics_are_kept_as_they_are(tmp_path: Path):
     """Numbers that are not finite, whole numbers and a user's own names."""
     metrics = {"update": 1, "loss": math.inf, "verify/correct": 3, "reward/größe": 0.5}
     append_row(tmp_path / "metrics.jsonl", MetricsRow.model_validate(metrics))
@@ -30,7 +30,7 @@ def test_metrics_are_kept_as_they_are(tmp_path: Path) -> None:
     assert isinstance(found.metrics["verify/correct"], int)
 
 
-def test_document_is_written_with_the_keys_that_it_was_given(tmp_path: Path) -> None:
+def test_document_is_written_with_the_keys_that_it_was_given(tmp_path: Path):
     """Unknown ones among them."""
     document = {
         "status": "completed",
@@ -49,14 +49,14 @@ def test_document_is_written_with_the_keys_that_it_was_given(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("kind", EventKind)
 @pytest.mark.parametrize("subject", ["", "rollout-0"])
-def test_kind_of_an_event_is_known_by_its_text(kind: EventKind, subject: str) -> None:
+def test_kind_of_an_event_is_known_by_its_text(kind: EventKind, subject: str):
     event = Event.of(kind, subject, update=1, detail="")
     assert event.event.startswith(subject)
     assert Event.model_validate(event.content).kind is kind
 
 
 @pytest.mark.parametrize("change", [{"format": FORMAT + 1}, {"format": "1"}, {}])
-def test_a_file_of_another_format_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
+def test_a_file_of_another_format_is_refused(change: dict[str, Any], tmp_path: Path):
     file, document = tmp_path / "sweep.json", SweepDocument(runs=[])
     write_document(file, document)
     assert json.loads(file.read_text()) == {"format": FORMAT, "runs": []}
@@ -87,7 +87,7 @@ def evaluated(protocol: dict[str, Any], **more: Any) -> dict[str, Any]:
         (Origin, {"command": "python launch/run.py conf='a"}, "command"),
     ],
 )
-def test_damage_is_named_by_its_place(kind: Any, document: Any, place: str, tmp_path: Path) -> None:
+def test_damage_is_named_by_its_place(kind: Any, document: Any, place: str, tmp_path: Path):
     (tmp_path / "file.json").write_text(json.dumps(document))
     with pytest.raises(BadInput, match=f"file.json: {place}"):
         read_document(tmp_path / "file.json", kind)

@@ -35,7 +35,7 @@ def sealed(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_every_kind_of_damage_is_named(sealed: Path) -> None:
+def test_every_kind_of_damage_is_named(sealed: Path):
     assert damage(sealed) is None
     weights, manifest = sealed / "adapter" / "weights", sealed / MANIFEST
     for content, said in ((b"weighty", "another content"), (b"weight", "6 bytes instead of 7"), (None, "missing")):
@@ -57,7 +57,7 @@ def row(update: int) -> MetricsRow:
     return MetricsRow(update=update)
 
 
-def test_row_that_is_only_half_written_is_not_read_and_can_be_dropped(tmp_path: Path) -> None:
+def test_row_that_is_only_half_written_is_not_read_and_can_be_dropped(tmp_path: Path):
     file = tmp_path / "rows.jsonl"
     assert read_rows(file, MetricsRow) == []
     append_row(file, row(1))
@@ -85,7 +85,7 @@ def little_room() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_row_that_does_not_fit_leaves_nothing_of_itself(tmp_path: Path) -> None:
+def test_row_that_does_not_fit_leaves_nothing_of_itself(tmp_path: Path):
     file = tmp_path / "rows.jsonl"
     append_row(file, row(1))
     with pytest.raises(OSError, match="File too large") as caught, little_room():
@@ -95,7 +95,7 @@ def test_row_that_does_not_fit_leaves_nothing_of_itself(tmp_path: Path) -> None:
     assert read_rows(file, MetricsRow) == [row(1), row(2)]
 
 
-def test_file_is_replaced_as_a_whole_or_stays(tmp_path: Path) -> None:
+def test_file_is_replaced_as_a_whole_or_stays(tmp_path: Path):
     file = tmp_path / "state.json"
     replace_text(file, "older")
     replace_text(file, "old")
@@ -105,7 +105,7 @@ def test_file_is_replaced_as_a_whole_or_stays(tmp_path: Path) -> None:
     assert file.read_text() == "old"
 
 
-def test_row_is_on_disk_once_it_is_appended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_is_on_disk_once_it_is_appended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     flushed: list[str] = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.readlink(f"/proc/self/fd/{descriptor}")))
     append_row(tmp_path / "rows.jsonl", row(1))
@@ -113,7 +113,7 @@ def test_row_is_on_disk_once_it_is_appended(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(("number", "remedy"), [(errno.ENOSPC, "make room"), (errno.EROFS, "make it writable")])
-def test_disk_trouble_has_path_and_remedy(number: int, remedy: str, tmp_path: Path) -> None:
+def test_disk_trouble_has_path_and_remedy(number: int, remedy: str, tmp_path: Path):
     file, text = str(tmp_path / "spent.json"), os.strerror(number)
     rust = SafetensorError(f"Error while serializing: I/O error: {text} (os error {number})")
     for error, path in ((OSError(number, text, file), file), (OSError(number, text), str(tmp_path)), (rust, text)):
@@ -124,14 +124,14 @@ def test_disk_trouble_has_path_and_remedy(number: int, remedy: str, tmp_path: Pa
         assert disk_trouble(tmp_path, other) is None
 
 
-def test_a_full_folder_for_temporary_files_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_folder_for_temporary_files_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (full := tmp_path / "full").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(full))
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0 if path == full else 1))
     assert str(full) in str(disk_trouble(tmp_path, SafetensorError("No space left on device (os error 28)")))
 
 
-def test_folder_that_is_gone_explains_every_error(tmp_path: Path) -> None:
+def test_folder_that_is_gone_explains_every_error(tmp_path: Path):
     """Also where a process has made a part of it again."""
     assert f"{tmp_path / 'run'} is gone" in str(disk_trouble(tmp_path / "run", RuntimeError("no adapter")))
     missing = FileNotFoundError(errno.ENOENT, "No such file or directory", str(tmp_path / "samples" / "update-1.jsonl"))
@@ -149,7 +149,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / f"mbrl-{os.getuid()}"
 
 
-def test_folders_are_of_the_user_alone(place: Path) -> None:
+def test_folders_are_of_the_user_alone(place: Path):
     descriptor = lock(place.parent / "run")
     assert descriptor is not None
     os.close(descriptor)
@@ -160,7 +160,7 @@ def test_folders_are_of_the_user_alone(place: Path) -> None:
 
 
 @pytest.mark.parametrize("trap", ["open folder", "link", "link to nowhere", "file"])
-def test_what_somebody_else_may_have_put_there_is_not_followed(place: Path, tmp_path: Path, trap: str) -> None:
+def test_what_somebody_else_may_have_put_there_is_not_followed(place: Path, tmp_path: Path, trap: str):
     elsewhere = tmp_path / "elsewhere"
     if trap == "open folder":
         place.mkdir(mode=0o700)

@@ -44,7 +44,7 @@ def contents(place: Path) -> list[str]:
 
 @settings(deadline=None)
 @given(names=NAMES, kind=st.sampled_from(["", "run", "sweep"]), older=st.integers(0, 2), anew=st.booleans())
-def test_nothing_in_a_folder_is_ever_lost(names: set[str], kind: str, older: int, anew: bool) -> None:
+def test_nothing_in_a_folder_is_ever_lost(names: set[str], kind: str, older: int, anew: bool):
     """It is refused and untouched without the mark, and renamed as a whole with it."""
     with TemporaryDirectory() as place:
         folder = fill(Path(place, "mine"), names)
@@ -69,9 +69,7 @@ def test_nothing_in_a_folder_is_ever_lost(names: set[str], kind: str, older: int
 
 @settings(deadline=None)
 @given(own=NAMES, others=NAMES, linked=st.booleans(), kind=st.sampled_from(["checkpoint", "adapter", "temporary", ""]))
-def test_only_what_the_program_has_made_for_itself_is_deleted(
-    own: set[str], others: set[str], linked: bool, kind: str
-) -> None:
+def test_only_what_the_program_has_made_for_itself_is_deleted(own: set[str], others: set[str], linked: bool, kind: str):
     """A folder that is sealed or whose names are known goes if nothing else is in it; links are not followed."""
     with TemporaryDirectory() as place:
         elsewhere = fill(Path(place, "elsewhere"), ["thesis.tex"])
@@ -88,7 +86,7 @@ def test_only_what_the_program_has_made_for_itself_is_deleted(
         assert contents(elsewhere) == ["thesis.tex"]
 
 
-def test_nothing_else_deletes_trees() -> None:
+def test_nothing_else_deletes_trees():
     """But a process its own temporary folders, when it is ended by a signal."""
     product = (
         file for part in ("actors", "conf", "launch", "learner", "rewards") for file in (ROOT / part).rglob("*.py")
@@ -97,7 +95,7 @@ def test_nothing_else_deletes_trees() -> None:
     assert [name for name, text in texts.items() if "rmtree" in text] == ["folders.py"]
 
 
-def test_checkpoint_with_a_file_of_somebody_else_is_renamed(tmp_path: Path) -> None:
+def test_checkpoint_with_a_file_of_somebody_else_is_renamed(tmp_path: Path):
     checkpoints = Checkpoints(tmp_path)
     for version in (1, 2):
         seal(fill(checkpoints.path_of(version), ["coordinator.json"]))
@@ -108,7 +106,7 @@ def test_checkpoint_with_a_file_of_somebody_else_is_renamed(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("there", ["nothing", "an empty folder", "files", "a file"])
-def test_new_folder_is_whole_or_absent_and_replaces_nothing(tmp_path: Path, there: str) -> None:
+def test_new_folder_is_whole_or_absent_and_replaces_nothing(tmp_path: Path, there: str):
     folder = tmp_path / "mine"
     if there == "a file":
         folder.write_text("thesis")
@@ -126,7 +124,7 @@ def test_new_folder_is_whole_or_absent_and_replaces_nothing(tmp_path: Path, ther
     assert ([path.name for path in folder.iterdir()], len([*tmp_path.iterdir()])) == (["whole"], 1 + bool(before))
 
 
-def test_mark_that_is_damaged_or_of_another_kind_is_none(tmp_path: Path) -> None:
+def test_mark_that_is_damaged_or_of_another_kind_is_none(tmp_path: Path):
     (tmp_path / "config.yaml").touch()
     for text in ("[", "[]", '{"kind": "evaluation"}'):
         (tmp_path / MARK).write_text(text)

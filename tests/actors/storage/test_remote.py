@@ -83,7 +83,7 @@ def files_of(remote: Remote) -> set[str]:
 
 def test_every_put_is_one_whole_copy_and_the_older_ones_go(
     run: RunFolder, remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     """With an evaluation in it, whose folder keeps its mark."""
     flushed = set[str]()
     monkeypatch.setattr(remote_checkpoints, "sync", lambda path: flushed.add(path.name))
@@ -103,9 +103,7 @@ def test_every_put_is_one_whole_copy_and_the_older_ones_go(
     assert kept == {"update-000004", "update-000005"}  # a reader may be at the one before
 
 
-def test_copies_with_files_of_others_stay_and_leftovers_do_not_matter(
-    run: RunFolder, far: Remote, tmp_path: Path
-) -> None:
+def test_copies_with_files_of_others_stay_and_leftovers_do_not_matter(run: RunFolder, far: Remote, tmp_path: Path):
     folder = tmp_path / "far" / "mine"
     far.put(begin(tmp_path / "other"))
     (others,) = folder.glob("copy-*")
@@ -133,7 +131,7 @@ def test_copies_with_files_of_others_stay_and_leftovers_do_not_matter(
 @pytest.mark.parametrize("after", range(4))
 def test_put_that_breaks_anywhere_leaves_the_copy_before(
     run: RunFolder, far: Remote, tmp_path: Path, after: int, killed: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     """killed: whether the process ends there, instead of an error."""
     left, put_file = [0], LocalFileSystem.put_file
 
@@ -168,7 +166,7 @@ def test_put_that_breaks_anywhere_leaves_the_copy_before(
 
 def test_checkpoint_that_is_deleted_while_it_is_put_is_put_whole(
     run: RunFolder, remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     def seal_later(folder: Path) -> None:
         shutil.rmtree(run.checkpoints.path_of(1))
         seal(folder)
@@ -181,7 +179,7 @@ def test_checkpoint_that_is_deleted_while_it_is_put_is_put_whole(
 
 
 @pytest.mark.parametrize("content", [b"{}\n" * 10**6, None])
-def test_damage_there_is_told(run: RunFolder, remote: Remote, tmp_path: Path, content: bytes | None) -> None:
+def test_damage_there_is_told(run: RunFolder, remote: Remote, tmp_path: Path, content: bytes | None):
     advance(run, 1)
     remote.put(run)
     (name,) = (name for name in files_of(remote) if name.endswith("/metrics.jsonl"))
@@ -198,7 +196,7 @@ def test_damage_there_is_told(run: RunFolder, remote: Remote, tmp_path: Path, co
     "change",
     [{"folder": "../../x"}, {"folder": "copy-0"}, {"links": {"latest": "../x"}}, {"links": {"x": "update-000001"}}],
 )
-def test_names_that_lead_elsewhere_are_refused(far: Remote, tmp_path: Path, change: Any) -> None:
+def test_names_that_lead_elsewhere_are_refused(far: Remote, tmp_path: Path, change: Any):
     state = {"format": FORMAT, "folder": "copy-0-01234567", "links": {}, **change}
     (tmp_path / "far" / "mine").mkdir(parents=True)
     (tmp_path / "far" / "mine" / POINTER).write_text(json.dumps(state))
@@ -206,7 +204,7 @@ def test_names_that_lead_elsewhere_are_refused(far: Remote, tmp_path: Path, chan
         restored(far, tmp_path / "again")
 
 
-def test_only_files_of_the_run_itself_are_copied(run: RunFolder, far: Remote, tmp_path: Path) -> None:
+def test_only_files_of_the_run_itself_are_copied(run: RunFolder, far: Remote, tmp_path: Path):
     (tmp_path / "secret").write_text("mine")
     (run.path / "metrics.jsonl").symlink_to(tmp_path / "secret")
     os.mkfifo(run.path / "pipe")
@@ -221,7 +219,7 @@ def test_only_files_of_the_run_itself_are_copied(run: RunFolder, far: Remote, tm
 
 def test_every_checkpoint_is_copied_and_failures_are_counted_and_tried_again(
     run: RunFolder, far: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     now = [0.0]
 
     class Slow(Remote):
@@ -261,7 +259,7 @@ def test_every_checkpoint_is_copied_and_failures_are_counted_and_tried_again(
 
 
 @pytest.mark.parametrize(("given", "said"), [("gopher://x", "gopher"), ("s3://x/y", "s3fs"), ("memory://x", "no run")])
-def test_url_that_cannot_be_used(given: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_url_that_cannot_be_used(given: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(BadInput, match=said):
         restored(Remote(given, "mine"), tmp_path / "again")

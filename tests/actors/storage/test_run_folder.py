@@ -31,7 +31,7 @@ def updates(folder: RunRecord) -> list[int]:
     return [row.update for row in folder.rows()]
 
 
-def test_rows_after_the_newest_checkpoint_and_half_a_row_are_cut_at_a_resume(folder: RunFolder) -> None:
+def test_rows_after_the_newest_checkpoint_and_half_a_row_are_cut_at_a_resume(folder: RunFolder):
     for update in (1, 2, 3):
         folder.append_metrics(update, {"reward/mean": 0.5})
     before = folder.metrics.read_text()
@@ -42,14 +42,14 @@ def test_rows_after_the_newest_checkpoint_and_half_a_row_are_cut_at_a_resume(fol
     assert before.startswith(folder.metrics.read_text())
 
 
-def test_validation_of_a_version_without_a_row_changes_no_other_row(folder: RunFolder) -> None:
+def test_validation_of_a_version_without_a_row_changes_no_other_row(folder: RunFolder):
     folder.append_metrics(1, {"validation/pass@1": 0.25})
     for version, rows in ((2, 2), (1, 1)):
         found = folder.extend_metrics(version, {"validation/pass@1": 0.5})
         assert [row["validation/pass@1"] for row in found] == [0.25, 0.5][-rows:]
 
 
-def test_only_the_versions_in_use_stay(folder: RunFolder, tmp_path: Path) -> None:
+def test_only_the_versions_in_use_stay(folder: RunFolder, tmp_path: Path):
     adapters = [AdapterRef(version, 0, str(folder.adapters / f"policy-v{version}-r0")) for version in range(3)]
     for adapter in adapters:
         Path(adapter.path).mkdir()
@@ -61,7 +61,7 @@ def test_only_the_versions_in_use_stay(folder: RunFolder, tmp_path: Path) -> Non
 
 def test_versions_of_a_run_with_its_own_ray_are_in_the_sessions_folder(
     folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     (session := tmp_path / "session").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(session))
     assert RunFolder(folder.path).adapters == folder.adapters
@@ -75,7 +75,7 @@ def test_versions_of_a_run_with_its_own_ray_are_in_the_sessions_folder(
     assert [path.name for path in again.adapters.iterdir()] == ["mine"]
 
 
-def test_samples_say_what_was_prompted_answered_and_earned(folder: RunFolder) -> None:
+def test_samples_say_what_was_prompted_answered_and_earned(folder: RunFolder):
     folder.write_samples("update-000001", (make_group(0, version=3),))
     assert folder.sampled("update") == ["update-000001"]
     samples = folder.samples("update-000001")
@@ -85,7 +85,7 @@ def test_samples_say_what_was_prompted_answered_and_earned(folder: RunFolder) ->
     ]
 
 
-def test_rows_of_a_damaged_checkpoint_go_and_an_event_says_so(folder: RunFolder) -> None:
+def test_rows_of_a_damaged_checkpoint_go_and_an_event_says_so(folder: RunFolder):
     for version in (1, 2, 3):
         folder.append_metrics(version, {"reward/mean": 0.5})
         save(folder.checkpoints, version)
@@ -96,7 +96,7 @@ def test_rows_of_a_damaged_checkpoint_go_and_an_event_says_so(folder: RunFolder)
     assert (event.update, event.kind, STATE in event.detail) == (3, EventKind.CHECKPOINT_REFUSED, True)
 
 
-def test_what_a_killed_process_left_half_done_goes(folder: RunFolder) -> None:
+def test_what_a_killed_process_left_half_done_goes(folder: RunFolder):
     assert (folder.path / "events.jsonl").read_text() == ""
     save(folder.checkpoints, 1)
     (folder.adapters / "policy-v1-r0").mkdir()
@@ -113,7 +113,7 @@ def test_what_a_killed_process_left_half_done_goes(folder: RunFolder) -> None:
     assert [event.event for event in again.events()] == ["learner died", "cut off", "learner died"]
 
 
-def test_nothing_is_read_of_what_is_not_there(tmp_path: Path) -> None:
+def test_nothing_is_read_of_what_is_not_there(tmp_path: Path):
     record = RunRecord(tmp_path / "nowhere")
     assert not record.exists
     assert [record.summary(), record.ledger(), record.evaluation("base")] == [None] * 3
@@ -122,7 +122,7 @@ def test_nothing_is_read_of_what_is_not_there(tmp_path: Path) -> None:
     assert (record.spent, record.incarnation(), record.checkpoints.all, record.sampled("update")) == (0.0, 0, [], [])
 
 
-def test_reading_changes_nothing_on_disk(tmp_path: Path) -> None:
+def test_reading_changes_nothing_on_disk(tmp_path: Path):
     """Not even what a killed process has left half written, which may be a running process's."""
     folder = write_run(tmp_path / "run")
     (folder / "checkpoints" / ".update-000002.tmp").mkdir(parents=True)

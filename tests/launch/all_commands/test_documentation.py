@@ -100,7 +100,7 @@ def carry_out(line: str, used: dict[Path, str]) -> str:
 
 @pytest.mark.long
 @pytest.mark.parametrize("page", [*PAGES, *USAGES])
-def test_blocks_are_carried_out_in_their_order(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_are_carried_out_in_their_order(page: str, monkeypatch: pytest.MonkeyPatch):
     for folder in ("conf/recipes", "docs/start/gallery"):
         shutil.copytree(ROOT / folder, folder)
     for file, rows in READERS.items():
@@ -127,14 +127,14 @@ def test_blocks_are_carried_out_in_their_order(page: str, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("figure", MEASURED)
-def test_a_figure_stands_on_its_pages_alone_and_word_for_word(figure: str) -> None:
+def test_a_figure_stands_on_its_pages_alone_and_word_for_word(figure: str):
     known = MEASURED[figure]
     assert known.keys() == {"text", "commit", "machine", "command", "seeds", "pages"}
     assert {page for page, text in PAGES.items() if known["text"] in " ".join(text.split())} == {*known["pages"]}
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(page: str) -> None:
+def test_links_lead_somewhere(page: str):
     """`mkdocs build --strict` looks at the headings that are linked to."""
     targets = re.findall(r"\]\((?!https?:|\.\./\.\./actions|#)([^)#]*)", PAGES[page])
     assert [target for target in targets if not ((ROOT / page).parent / target).exists()] == []
@@ -143,12 +143,12 @@ def test_links_lead_somewhere(page: str) -> None:
 @pytest.mark.parametrize(
     ("name", "page"), [("settings", settings_page), pytest.param("recipes", recipes.page, marks=pytest.mark.long)]
 )
-def test_generated_pages_are_of_this_commit(name: str, page: Callable[[], str]) -> None:
+def test_generated_pages_are_of_this_commit(name: str, page: Callable[[], str]):
     """`python -m conf.help` and `python -m launch.plan.recipes` print them."""
     assert PAGES[f"docs/reference/{name}.md"] == page()
 
 
-def test_every_metric_of_a_run_is_explained(tmp_path: Path) -> None:
+def test_every_metric_of_a_run_is_explained(tmp_path: Path):
     virtual = Run(tmp_path / "run")
     virtual.go()
     keys = {f"`{key}`" for row in virtual.rows for key in row if not key.startswith("ledger/")}
@@ -156,7 +156,7 @@ def test_every_metric_of_a_run_is_explained(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("recipe", sorted(path.name for path in (DOCS / "start" / "gallery").glob("*.yaml")))
-def test_a_recipe_of_the_gallery_is_on_its_page_and_holds_out_enough(recipe: str) -> None:
+def test_a_recipe_of_the_gallery_is_on_its_page_and_holds_out_enough(recipe: str):
     config = load([f"conf={DOCS}/start/gallery/{recipe}"])
     assert f"python launch/run.py conf=docs/start/gallery/{recipe}\n" in PAGES["docs/start/gallery.md"]
     assert config.budget.seconds <= 15 * 60
@@ -165,7 +165,7 @@ def test_a_recipe_of_the_gallery_is_on_its_page_and_holds_out_enough(recipe: str
         assert found and (found.heldout, found.train >= 200) == (config.eval.problems, True)  # noqa: PT018
 
 
-def test_reward_functions_of_the_gallery() -> None:
+def test_reward_functions_of_the_gallery():
     person = {"name": "Ann", "age": 34, "city": "Rome"}
     responses = [json.dumps(person | other) for other in ({}, {"age": "34"}, {"country": "Italy"})]
     assert [fields("", said, json.dumps(person)) for said in (*responses, "[" * 100_000)] == [1.0, 0.75, 0.0, 0.0]

@@ -20,7 +20,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("called", COMMANDS)
-def test_command_explains_itself_with_examples(called: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_explains_itself_with_examples(called: str, capsys: pytest.CaptureFixture[str]):
     main = importlib.import_module(COMMANDS[called]).main
     for arguments in ([], ["help"], ["--help"], ["-h"]):
         if arguments or called != "launch/run.py":  # which without a recipe is refused
@@ -31,7 +31,7 @@ def test_command_explains_itself_with_examples(called: str, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in LAUNCH.glob("*.sh")))
-def test_script_explains_itself_and_does_nothing_else(script: str, tmp_path: Path) -> None:
+def test_script_explains_itself_and_does_nothing_else(script: str, tmp_path: Path):
     for words in (["-h"], ["--help"], ["help"], *([[]] if script == "node.sh" else [])):  # which needs an argument
         command, environment = ["bash", str(LAUNCH / script), *words], {"PATH": "/usr/bin:/bin"}
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
@@ -39,7 +39,7 @@ def test_script_explains_itself_and_does_nothing_else(script: str, tmp_path: Pat
         assert f"launch/{script}" in done.stdout.partition("Examples")[2]
 
 
-def test_every_recipe_has_a_line() -> None:
+def test_every_recipe_has_a_line():
     lines = recipe_lines()
     grid = [name for name in recipe_names() if name.startswith(("r8_", "r64_", "r256_"))]
     assert {*lines} == {*recipe_names(), "rRANK_NAME"} - {"base", *grid}
@@ -47,7 +47,7 @@ def test_every_recipe_has_a_line() -> None:
     assert all(name.partition("_")[2] in lines["rRANK_NAME"] for name in grid)
 
 
-def test_settings_are_shown_with_origin_and_meaning(capsys: pytest.CaptureFixture[str]) -> None:
+def test_settings_are_shown_with_origin_and_meaning(capsys: pytest.CaptureFixture[str]):
     assert run.main(["conf=r64_instruct", "budget.minutes=30", "algorithm.preset=dapo", "show=true"]) == 0
     shown = capsys.readouterr().out
     settings = ["lora.rank=64  (recipe r64_instruct)", "lora.alpha=32  (recipe paper)"]

@@ -29,7 +29,7 @@ def states() -> list[str]:
 
 def test_a_driver_before_cuda_13_and_a_compat_library_in_its_place(
     nvidia_smi: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     nvidia_smi(A40.replace("580.65.06", "570.86.10"))
     assert (found("driver").state, "570.86.10, and CUDA 13 needs 580" in found("driver").text) == ("bad", True)
     (tmp_path / "libcuda.so.580.65.06").touch()
@@ -37,7 +37,7 @@ def test_a_driver_before_cuda_13_and_a_compat_library_in_its_place(
     assert (found("driver").state, "580.65.06" in found("driver").text) == ("good", True)
 
 
-def test_gpus(nvidia_smi: Install) -> None:
+def test_gpus(nvidia_smi: Install):
     for row, state, text in (
         ("NVIDIA A40, 46068, 45634, [N/A], 580.65.06, 8.6", "good", "44.6 of 44.6 GiB free"),
         ("NVIDIA A40, 46068, 12000, [N/A], 580.65.06, 8.6", "warning", "another process"),
@@ -48,7 +48,7 @@ def test_gpus(nvidia_smi: Install) -> None:
         assert (found("GPU 0").state, text in found("GPU 0").text) == (state, True)
 
 
-def test_a_gpu_that_is_not_asked_for_forbids_nothing(nvidia_smi: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_is_not_asked_for_forbids_nothing(nvidia_smi: Install, monkeypatch: pytest.MonkeyPatch):
     nvidia_smi(A40 + "1, GPU-1b, Tesla T4, 15360, 15000, [N/A], 580.65.06, 7.5\n")
     assert states() == ["good", "good", "bad"]
     assert found("GPU 1", "A40").state == "good"
@@ -58,7 +58,7 @@ def test_a_gpu_that_is_not_asked_for_forbids_nothing(nvidia_smi: Install, monkey
     assert "CUDA_VISIBLE_DEVICES=0" in found("GPU 1").text
 
 
-def test_a_driver_that_fails_or_hangs_or_is_missing(nvidia_smi: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_that_fails_or_hangs_or_is_missing(nvidia_smi: Install, monkeypatch: pytest.MonkeyPatch):
     nvml = nvidia_smi("")
     assert states() == ["good", "bad"]
     monkeypatch.setattr(nvml, "nvmlInit", Mock(side_effect=nvml.NVMLError("Driver Not Loaded")))
@@ -70,7 +70,7 @@ def test_a_driver_that_fails_or_hangs_or_is_missing(nvidia_smi: Install, monkeyp
     assert "0.05 s" in found("driver").text
 
 
-def test_this_machine_has_all_that_a_run_needs_but_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_this_machine_has_all_that_a_run_needs_but_a_compiler(monkeypatch: pytest.MonkeyPatch):
     assert {each.state for each in software_findings(detect("cpu"))} == {"good"}
     assert model_finding(load(["conf=quickstart"])).state == "good"
     monkeypatch.delenv("CXX", raising=False)
@@ -81,7 +81,7 @@ def test_this_machine_has_all_that_a_run_needs_but_a_compiler(monkeypatch: pytes
         assert "g++" in compiler.text
 
 
-def test_a_model_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     for settings, model in ((["conf=llama"], "meta-llama/"), (["conf=quickstart", f"model.path={tmp_path}"], "tmp")):

@@ -18,7 +18,7 @@ from tests.virtual_time import run_virtually
 MEASURED = Calibration(generate=2.0, learn=0.5, of=DOCTOR)
 
 
-def test_ratios_correct_the_next_plan_unless_a_run_has_measured_more(tmp_path: Path) -> None:
+def test_ratios_correct_the_next_plan_unless_a_run_has_measured_more(tmp_path: Path):
     made = plan("r8_instruct", machine("A40"), f"run.folder={tmp_path}")
     for measured in (MEASURED, Calibration(generate=3.0, of=DOCTOR)):
         assert keep_measured(measured, made)
@@ -28,7 +28,7 @@ def test_ratios_correct_the_next_plan_unless_a_run_has_measured_more(tmp_path: P
     assert recall(made.config, made.machine).generate == 1.5
 
 
-def test_speeds_are_measured_beside_the_planned_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_speeds_are_measured_beside_the_planned_seconds(monkeypatch: pytest.MonkeyPatch):
     async def timed(work: Awaitable[Any]) -> tuple[Any, float]:
         began = asyncio.get_running_loop().time()
         return await work, asyncio.get_running_loop().time() - began

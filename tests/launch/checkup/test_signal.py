@@ -50,13 +50,13 @@ def means(**change: float) -> dict[str, Mean]:
 
 
 @pytest.mark.parametrize(("change", "verdict"), CASES)
-def test_a_rule_applies(change: dict[str, float], verdict: str) -> None:
+def test_a_rule_applies(change: dict[str, float], verdict: str):
     assert rule_for(means(**change)).verdict == verdict
     assert rule_for(means(**change)).worth == (verdict == "worth it")
     assert {rule.verdict for rule in RULES} == {verdict for _, verdict in CASES}
 
 
-def test_a_verdict_is_certain_if_both_ends_of_all_intervals_agree() -> None:
+def test_a_verdict_is_certain_if_both_ends_of_all_intervals_agree():
     for name, interval, also in (
         ("useful", (0.06, 0.6), set[str]()),
         ("useful", (0.01, 0.6), {"too hard"}),
@@ -88,13 +88,13 @@ RIGHT, WRONG = row(), row("wrong")
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_sentence_has_all_its_figures(rule: signal.AnswerRule) -> None:
+def test_a_sentence_has_all_its_figures(rule: signal.AnswerRule):
     said = rule.sentence(replace(signal_from([[RIGHT] * 4]), figures=means()))
     assert not {"{", "}"} & {*said.replace("\\boxed{}", "")}
     assert ("{groups}" in rule.reason) == ("about 1,000" in said)
 
 
-def test_groups_and_workload_are_those_of_training() -> None:
+def test_groups_and_workload_are_those_of_training():
     found = figures([RIGHT] * 4 + [WRONG] * 4, [RIGHT] + [WRONG] * 7)
     assert (found["pass@1"], found["pass@n"]) == (5 / 16, 1.0)
     assert found["varied"] == found["useful"] == 0.25  # of four groups, one
@@ -104,18 +104,18 @@ def test_groups_and_workload_are_those_of_training() -> None:
     assert (work.spread, work.fresh) == pytest.approx((8**0.5 / 8, 3.0 * 3 / 7))
 
 
-def test_what_few_problems_pay_decides_nothing() -> None:
+def test_what_few_problems_pay_decides_nothing():
     contrary = [row("correct", 0.0), row("wrong", 1.0), WRONG, WRONG]
     few, enough = (signal_from([contrary] * mixed + [[WRONG] * 4] * (80 - mixed)) for mixed in (FEWEST - 1, FEWEST))
     assert ("paid" in few.figures, few.verdict) == (False, "worth it")
     assert (bool(enough.warning), others(enough.figures)) == (True, {"worth it"})
 
 
-def test_the_default_number_of_problems_is_enough_for_too_hard() -> None:
+def test_the_default_number_of_problems_is_enough_for_too_hard():
     assert others(signal_from([[WRONG] * 4] * SignalConfig().problems).figures) == set()
 
 
-def test_intervals_after_each_part_hold_together() -> None:
+def test_intervals_after_each_part_hold_together():
     rng, missed = np.random.default_rng(0), 0
     for values in (rng.random((400, 21 * signal.PARTS)) < 0.3).astype(float).tolist():
         looks = [share_interval(values[: 21 * part], signal.AT_A_LOOK) for part in range(1, signal.PARTS + 1)]
@@ -125,7 +125,7 @@ def test_intervals_after_each_part_hold_together() -> None:
     assert found.figures["pass@1"].interval == share_interval([1.0, 0.0], signal.AT_A_LOOK)
 
 
-def test_what_counts_in_a_group() -> None:
+def test_what_counts_in_a_group():
     form = [row("wrong", 0.2), WRONG, WRONG, row("unparsable", finish_reason="length")]
     found = figures(form)
     assert (found["varied"], found["useful"], found["unparsable"], found["ended"]) == (1.0, 0.0, 0.25, 0.75)
@@ -138,7 +138,7 @@ def test_what_counts_in_a_group() -> None:
     assert "paid" not in found.keys() | figures(contrary, accuracy=0.0).keys()
 
 
-def test_useful_groups_in_the_budget_by_the_measured_workload() -> None:
+def test_useful_groups_in_the_budget_by_the_measured_workload():
     samples = [[RIGHT] * 4 + [WRONG] * 3 + [RIGHT]] * 8
     for dynamic, each in ((False, 0.5), (True, 1.0)):
         made = PLAN.again({"learner.dynamic_sampling": dynamic})
@@ -168,7 +168,7 @@ def take(most: int = 99, **asked: float) -> Sampled:
 
 def test_whole_groups_of_the_first_problems_are_sampled_and_verified_as_in_training(
     fakes: tuple[FakeEngine, list[Group]],
-) -> None:
+):
     """A user's function may compare the samples of a group."""
     engine, verified = fakes
     found, rollout = take(problems=20, samples=SIZE + 1), PLAN.config.rollout
@@ -182,7 +182,7 @@ def test_whole_groups_of_the_first_problems_are_sampled_and_verified_as_in_train
     assert [row.reward for row in found.samples[0]][:SIZE] == [one.total for one in half_right(verified[0])]
 
 
-def test_it_ends_after_a_part_if_that_is_enough_or_the_time_is_over() -> None:
+def test_it_ends_after_a_part_if_that_is_enough_or_the_time_is_over():
     """Eight responses at once take a second: the parts have two problems."""
     found = take(problems=20, samples=4, most=3)
     assert len(found.samples) == 4
@@ -192,7 +192,7 @@ def test_it_ends_after_a_part_if_that_is_enough_or_the_time_is_over() -> None:
         take(problems=40, samples=16, minutes=1.5 / 60)
 
 
-def test_the_commonest_failures_have_a_sample_on_one_line() -> None:
+def test_the_commonest_failures_have_a_sample_on_one_line():
     failed = [row("wrong", failure="f raised ValueError: no")] * 2
     assert ["ValueError" in line for line in commonest([failed])] == [True]
     hostile = row("wrong", response="\x1b[2J\n" + 900 * "x", prompt=900 * "p" + "2 + 2 =")

@@ -19,7 +19,7 @@ FILES = sorted((ROOT / "launch" / "cloud").iterdir())
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_dockerfile_is_sound_and_uses_files_that_exist(file: Path) -> None:
+def test_dockerfile_is_sound_and_uses_files_that_exist(file: Path):
     text = file.read_text()
     assert re.search(r"^FROM \S+:\S+$", text, re.MULTILINE)
     assert all((ROOT / script).is_file() for script in re.findall(r"bash (launch/\S+)", text))
@@ -37,7 +37,7 @@ def test_dockerfile_is_sound_and_uses_files_that_exist(file: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_commands_answer_in_the_working_folder_of_an_image(file: Path, tmp_path: Path) -> None:
+def test_commands_answer_in_the_working_folder_of_an_image(file: Path, tmp_path: Path):
     """The file's pip line, or that of its script, without extras: their packages are those of this environment."""
     text, project = file.read_text(), tmp_path / "project"
     assert "WORKDIR /project\nCOPY . .\n" in text

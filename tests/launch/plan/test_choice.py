@@ -12,7 +12,7 @@ from tests.launch.plan.plans import estimated, machine, plan
 ASKED = ["conf=gsm8k", "plan=True", "device=[3060,4090]"]
 
 
-def test_a_list_of_gpus_is_a_plan_for_each() -> None:
+def test_a_list_of_gpus_is_a_plan_for_each():
     assert for_each_gpu(["conf=gsm8k", "device=A40"]) == []
     one, other = (load(each) for each in for_each_gpu([*ASKED, "budget.price_per_hour=[0.08,0.4]"]))
     assert (one.device, one.budget.price_per_hour) == ("RTX3060", 0.08)
@@ -21,13 +21,13 @@ def test_a_list_of_gpus_is_a_plan_for_each() -> None:
 
 
 @pytest.mark.parametrize("more", ["plan=false", "device=3060", "device=[]", "budget.price_per_hour=[1,2,3]", "show=1"])
-def test_other_lists_are_refused(more: str) -> None:
+def test_other_lists_are_refused(more: str):
     given = dict(each.split("=") for each in [*ASKED, "budget.price_per_hour=[1,2]", more])
     with pytest.raises(BadInput, match=r"price_per_hour=\[1,2.*device=\[…\], plan=true"):
         for_each_gpu([f"{key}={value}" for key, value in given.items()])
 
 
-def test_the_whole_bill_adds_set_up_and_copying_to_the_run() -> None:
+def test_the_whole_bill_adds_set_up_and_copying_to_the_run():
     card = replace(machine("RTX4090"), name="NVIDIA GeForce RTX 4090")
     made = plan("gsm8k", card, "budget.price_per_hour=60")
     screen, minutes = StringIO(), estimated(made).spent_s / 60

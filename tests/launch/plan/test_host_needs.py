@@ -30,7 +30,7 @@ def need(*settings: str) -> HostNeeds:
 
 
 @pytest.mark.parametrize("settings", [(), ("checkpoint.keep_last=1",), ("validation.every=5",)])
-def test_run_that_may_start_may_write_all_its_checkpoints(settings: tuple[str, ...], free: Free) -> None:
+def test_run_that_may_start_may_write_all_its_checkpoints(settings: tuple[str, ...], free: Free):
     """On a disk with just enough room and no other user, the run may also resume, wherever it was interrupted."""
     whole = need(*settings)
     kept = whole.disk - whole.checkpoint - DISK_MARGIN
@@ -43,12 +43,12 @@ def test_run_that_may_start_may_write_all_its_checkpoints(settings: tuple[str, .
             host_needs.check_host(whole, MINE)
 
 
-def test_the_checkpoint_of_a_warm_start_has_room_beside_the_others() -> None:
+def test_the_checkpoint_of_a_warm_start_has_room_beside_the_others():
     plain, warm = ((each.disk - DISK_MARGIN) / each.checkpoint for each in (need(), need("warm_start.source=self")))
     assert warm == plain + 1
 
 
-def test_old_checkpoints_make_room_only_for_their_successors(free: Free) -> None:
+def test_old_checkpoints_make_room_only_for_their_successors(free: Free):
     free(replace(PLENTY, disk=10 * MIB, kept=10**15))
     with pytest.raises(BadInput, match=f"10 MiB .* {amount(need().checkpoint + DISK_MARGIN)}"):
         host_needs.check_host(need(), MINE)
@@ -58,7 +58,7 @@ def test_old_checkpoints_make_room_only_for_their_successors(free: Free) -> None
         host_needs.check_host(need(), MINE, overwrite=True)
 
 
-def test_host_without_room_is_refused_with_numbers(free: Free, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_host_without_room_is_refused_with_numbers(free: Free, monkeypatch: pytest.MonkeyPatch):
     needed = replace(need(), shared_memory=512 * MIB)
     free(PLENTY)
     host_needs.check_host(needed, MINE)
@@ -81,7 +81,7 @@ def test_host_without_room_is_refused_with_numbers(free: Free, monkeypatch: pyte
         host_needs.check_host(needed, MINE)
 
 
-def test_published_versions_take_room_for_temporary_files_or_on_a_cluster_in_the_run_folder() -> None:
+def test_published_versions_take_room_for_temporary_files_or_on_a_cluster_in_the_run_folder():
     nodes = tuple(Node(str(number), tuple(range(16)), 1) for number in range(2))
     here, cluster = (
         host_needs.needs_of_run(plan("r8_instruct", replace(machine("A40", 2), nodes=each))) for each in ((), nodes)
@@ -89,7 +89,7 @@ def test_published_versions_take_room_for_temporary_files_or_on_a_cluster_in_the
     assert here.temporary - cluster.temporary == cluster.disk - here.disk == cluster.checkpoint - here.checkpoint > 0
 
 
-def test_only_ranks_on_several_gpus_share_memory() -> None:
+def test_only_ranks_on_several_gpus_share_memory():
     assert need().shared_memory == 0
     for ranks, shared in ((1, 0), (2, 512 * MIB)):
         made = plan("r8_instruct", machine("A40", 3), f"learner.world_size={ranks}")

@@ -60,7 +60,7 @@ def carry_out(folder: Path, updates: int) -> Path:
     return folder
 
 
-def test_a_run_measures_itself_for_the_next_plan(tmp_path: Path) -> None:
+def test_a_run_measures_itself_for_the_next_plan(tmp_path: Path):
     config = configure()
     assert learn_from(tmp_path, CPU) == learn_from(carry_out(tmp_path / "few", ENOUGH - 1), CPU) == ""
     folder = carry_out(tmp_path / "run", ENOUGH)
@@ -75,7 +75,7 @@ def test_a_run_measures_itself_for_the_next_plan(tmp_path: Path) -> None:
     assert found.workload.fresh == pytest.approx(WORK.prompt * 2 / 8)  # two characters of eight differ
 
 
-def test_a_speed_is_that_of_a_machine_and_a_model_and_a_workload_that_of_a_recipe() -> None:
+def test_a_speed_is_that_of_a_machine_and_a_model_and_a_workload_that_of_a_recipe():
     keep(MEASURED, configure(), CPU)
     assert recall(configure(), CPU) == recall(configure("lora.rank=8"), CPU) == MEASURED
     assert recall(configure("rollout.max_response_tokens=48"), CPU) == replace(MEASURED, workload=None)
@@ -84,7 +84,7 @@ def test_a_speed_is_that_of_a_machine_and_a_model_and_a_workload_that_of_a_recip
     assert recall(load(["conf=r8_instruct", "model.dtype=float32"]), CPU) == UNMEASURED
 
 
-def test_the_plan_of_the_same_recipe_uses_a_signal_until_a_run_knows_better() -> None:
+def test_the_plan_of_the_same_recipe_uses_a_signal_until_a_run_knows_better():
     config = configure()
     assert not known(config).signals
     keep(SIGNAL, config, CPU)
@@ -98,7 +98,7 @@ def test_the_plan_of_the_same_recipe_uses_a_signal_until_a_run_knows_better() ->
         assert plan_measured(config, CPU).workload == WORK
 
 
-def test_another_recipe_does_not() -> None:
+def test_another_recipe_does_not():
     same = configure("learner.learning_rate=1e-4", "reward.workers=7", "data.hub_timeout_s=7.0")
     assert recipe_of(configure()) == recipe_of(same)
     others = ["rollout.max_response_tokens=48", "data.few_shot=[]", "rollout.temperature=0.7", "reward.accuracy=2.0"]
@@ -110,7 +110,7 @@ def test_another_recipe_does_not() -> None:
     ("setting", "file"),
     [("data.source=file:problems.jsonl", "problems.jsonl"), ("model.path=model", "model/config.json")],
 )
-def test_other_contents_of_the_same_file_are_another_recipe(setting: str, file: str) -> None:
+def test_other_contents_of_the_same_file_are_another_recipe(setting: str, file: str):
     config = configure(setting)
     Path(file).parent.mkdir(exist_ok=True)
     for text in ("1", "22"):
@@ -121,7 +121,7 @@ def test_other_contents_of_the_same_file_are_another_recipe(setting: str, file: 
 
 
 @pytest.mark.parametrize("text", ['{"a lap', "[1]", '{"format": 0, "measured": {}}'])
-def test_a_file_of_another_kind_or_format_is_refused_and_stays(text: str, tmp_path: Path) -> None:
+def test_a_file_of_another_kind_or_format_is_refused_and_stays(text: str, tmp_path: Path):
     config, file = configure(f"run.folder={tmp_path}"), tmp_path / "measurements.json"
     file.write_text(text)
     for use in (recall, partial(keep, MEASURED), partial(keep, SIGNAL)):
@@ -131,7 +131,7 @@ def test_a_file_of_another_kind_or_format_is_refused_and_stays(text: str, tmp_pa
 
 
 @pytest.mark.parametrize("number", [0, 1e308, math.nan])
-def test_a_measurement_of_impossible_numbers_is_ignored(number: float, tmp_path: Path) -> None:
+def test_a_measurement_of_impossible_numbers_is_ignored(number: float, tmp_path: Path):
     config, file = configure(f"run.folder={tmp_path}"), tmp_path / "measurements.json"
     keep(MEASURED, config, CPU)
     for kind, key, left in (

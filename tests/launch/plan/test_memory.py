@@ -15,7 +15,7 @@ A40 = machine("A40")
 
 
 @pytest.mark.parametrize("where", [CPU, A40, machine("A40", 4)])
-def test_a_place_needs_the_sum_of_its_parts_and_an_engine_takes_what_its_share_has_left(where: Machine) -> None:
+def test_a_place_needs_the_sum_of_its_parts_and_an_engine_takes_what_its_share_has_left(where: Machine):
     made = plan("quickstart", where)
     assert sum(map(made.needed, made.available)) == sum(part.bytes for part in made.memory)
     assert {part.place for part in made.memory} == set(made.available)
@@ -32,14 +32,14 @@ def holding(total: float, *held: float) -> Machine:
 
 @settings(max_examples=25)
 @given(st.sampled_from(["gsm8k", "gsm8k_1.5b", "qwen2.5-7b"]), st.floats(7.8, 48), st.floats(0, 4))
-def test_shares_contexts_and_what_others_hold_never_exceed_a_gpu(recipe: str, total: float, held: float) -> None:
+def test_shares_contexts_and_what_others_hold_never_exceed_a_gpu(recipe: str, total: float, held: float):
     made = plan(recipe, holding(total, held))
     kinds = (*made.placement.rollouts, *made.placement.learners, *filter(None, [made.placement.weights]))
     if made.fits:
         assert held * GIB + sum(share.memory * total * GIB + CUDA_CONTEXT for share in kinds) <= total * GIB
 
 
-def test_a_plan_is_chosen_for_the_memory_that_is_free() -> None:
+def test_a_plan_is_chosen_for_the_memory_that_is_free():
     free, held = plan("gsm8k", holding(11.76, 0)), plan("gsm8k", holding(11.76, 3))
     assert (free.fits, held.fits, held.tight) == (True, True, False)
     assert (free.config.learner.recomputes, held.config.learner.recomputes) == (False, True)
@@ -77,7 +77,7 @@ TRAINED = {"learner: adapter, gradients", "learner: activations", "learner: opti
         (CPU, "learner.gradient_checkpointing=on", "learner.gradient_checkpointing=off", {"learner: activations"}),
     ],
 )
-def test_a_setting_takes_the_memory_of_its_parts_alone(where: Machine, less: str, more: str, parts: set[str]) -> None:
+def test_a_setting_takes_the_memory_of_its_parts_alone(where: Machine, less: str, more: str, parts: set[str]):
     given = ("lora.alpha=16", "learner.gradient_checkpointing=on", "rollout.max_concurrent_samples=64")
     kept = [each for each in given if each.partition("=")[0] != less.partition("=")[0]]
     before, after = (plan("r8_instruct" if where.gpus else "quickstart", where, *kept, each) for each in (less, more))
@@ -86,7 +86,7 @@ def test_a_setting_takes_the_memory_of_its_parts_alone(where: Machine, less: str
 
 
 @pytest.mark.parametrize("key", ["rollout.actors", "learner.world_size"])
-def test_every_process_of_the_host_counts_and_shares_one_optimizer(key: str) -> None:
+def test_every_process_of_the_host_counts_and_shares_one_optimizer(key: str):
     one, two = (plan("quickstart", CPU, f"{key}={number}") for number in (1, 2))
     side = "engine" if key == "rollout.actors" else "learner"
     factors = {part.what: entry(two, part.what) / part.bytes for part in one.memory}
@@ -96,7 +96,7 @@ def test_every_process_of_the_host_counts_and_shares_one_optimizer(key: str) -> 
     assert ("2 × core 0; 1" in shown(two)) == (side == "learner")
 
 
-def test_the_first_node_of_a_cluster_holds_its_own_processes() -> None:
+def test_the_first_node_of_a_cluster_holds_its_own_processes():
     nodes = tuple(Node(str(number), tuple(range(16)), 2) for number in range(3))
     cluster = replace(machine("A40", 6), nodes=nodes)
     made, alone = (plan("r256_instruct", where, "learner.world_size=3") for where in (cluster, machine("A40", 6)))

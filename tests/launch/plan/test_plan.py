@@ -17,14 +17,14 @@ EXAMPLE = FOLDER / "mine.csv"
 
 
 @pytest.mark.parametrize("recipe", sorted({*recipe_names()} - {"base", "mine"}))
-def test_every_recipe_fits_its_machine_and_learns_within_its_budget(recipe: str) -> None:
+def test_every_recipe_fits_its_machine_and_learns_within_its_budget(recipe: str):
     made = plan(recipe, CPU if recipe == "quickstart" else machine("A40"))
     check_plan(made)
     assert made.fits
     assert estimated(made).updates > FEWEST_UPDATES
 
 
-def test_a_deterministic_run_takes_turns_and_on_a_cpu_one_request_at_a_time() -> None:
+def test_a_deterministic_run_takes_turns_and_on_a_cpu_one_request_at_a_time():
     asked = ("run.deterministic=true", "budget.updates=20")
     usual, made = plan("quickstart", CPU), plan("quickstart", CPU, *asked)
     gpu = plan("r8_instruct", machine("A40"), *asked)
@@ -35,12 +35,12 @@ def test_a_deterministic_run_takes_turns_and_on_a_cpu_one_request_at_a_time() ->
     assert slow.evaluate_s > 3 * fast.evaluate_s
 
 
-def test_samples_that_the_models_context_does_not_hold_are_refused() -> None:
+def test_samples_that_the_models_context_does_not_hold_are_refused():
     with pytest.raises(BadInput, match="exceed the 8192"):
         plan("quickstart", CPU, "rollout.max_response_tokens=9000")
 
 
-def test_gpus_are_given_to_the_learner_while_that_makes_updates_shorter() -> None:
+def test_gpus_are_given_to_the_learner_while_that_makes_updates_shorter():
     one, many = (plan("r8_instruct", machine("A40", gpus)) for gpus in (1, 16))
     two = plan("r8_instruct", machine("A40", 2), "rollout.actors=1")
     asked = plan("r8_instruct", machine("A40", 16), "learner.world_size=1")
@@ -53,7 +53,7 @@ def test_gpus_are_given_to_the_learner_while_that_makes_updates_shorter() -> Non
 
 
 @pytest.mark.parametrize("staleness", [0, 1])
-def test_engines_share_the_learners_gpus_where_that_pays_and_fits(staleness: int) -> None:
+def test_engines_share_the_learners_gpus_where_that_pays_and_fits(staleness: int):
     """Two GPUs learn from twice the samples that one GPU learns from."""
     given = (f"learner.max_staleness={staleness}", "rollout.max_concurrent_samples=128")
     double = ("learner.problems_per_update=32", *given)
@@ -67,7 +67,7 @@ def test_engines_share_the_learners_gpus_where_that_pays_and_fits(staleness: int
     assert (small.placement.shared_gpus, small.fits) == (0, True)
 
 
-def test_ranks_without_host_memory_are_not_chosen() -> None:
+def test_ranks_without_host_memory_are_not_chosen():
     many = plan("r8_instruct", machine("A40", 16))
     short = plan("r8_instruct", machine("A40", 16, host_memory=int(many.needed("host")) - 1))
     assert short.fits
@@ -76,13 +76,13 @@ def test_ranks_without_host_memory_are_not_chosen() -> None:
 
 @pytest.mark.parametrize(("where", "most"), [(CPU, 2), (machine("A40"), 1), (machine("A40", 4), 4)])
 @pytest.mark.parametrize("key", ["learner.world_size", "rollout.actors"])
-def test_too_many_actors_are_refused(where: Machine, most: int, key: str) -> None:
+def test_too_many_actors_are_refused(where: Machine, most: int, key: str):
     with pytest.raises(BadInput, match=rf"{key}={most + 1}: too many for .*; use at most {most}"):
         plan("quickstart", where, f"{key}={most + 1}")
     plan("quickstart", where, f"{key}={most}")
 
 
-def test_a_large_gpu_takes_more_at_once_unless_told_otherwise() -> None:
+def test_a_large_gpu_takes_more_at_once_unless_told_otherwise():
     for where, samples in ((machine("A40"), 256), (machine("RTX3060"), 256), (machine("RTX3060Ti"), 128), (CPU, 128)):
         made = plan("gsm8k", where)
         assert made.config.rollout.max_concurrent_samples == samples
@@ -94,7 +94,7 @@ def test_a_large_gpu_takes_more_at_once_unless_told_otherwise() -> None:
 @pytest.mark.parametrize(
     ("gib", "fit", "chosen"), [(18, (False, True), "on"), (24, (True, True), "on"), (32, (True, True), "off")]
 )
-def test_shares_of_a_gpu_follow_needs(gib: int, fit: tuple[bool, bool], chosen: str) -> None:
+def test_shares_of_a_gpu_follow_needs(gib: int, fit: tuple[bool, bool], chosen: str):
     """Activations are kept where that makes updates shorter, although the KV cache gets less memory."""
     gpu, own = replace(machine("A40"), gpu_memory=gib * GIB), "model.shared_weights=off"
     ways = {
@@ -109,7 +109,7 @@ def test_shares_of_a_gpu_follow_needs(gib: int, fit: tuple[bool, bool], chosen: 
     assert estimated(ways[chosen]).update_s == min(estimated(each).update_s for each in (kept, again) if each.fits)
 
 
-def test_activations_are_kept_on_a_gpu_of_its_own_only_with_memory_to_spare() -> None:
+def test_activations_are_kept_on_a_gpu_of_its_own_only_with_memory_to_spare():
     off, small = "learner.gradient_checkpointing=off", replace(machine("A40", 2), gpu_memory=20 * GIB)
     need = plan("r256_instruct", small, off).needed("learner GPU") / WHOLE_GPU
     for spare, tight in ((1.03, True), (1.05, False)):
@@ -122,7 +122,7 @@ def test_activations_are_kept_on_a_gpu_of_its_own_only_with_memory_to_spare() ->
     assert not plan("quickstart", CPU).config.learner.recomputes
 
 
-def test_weights_are_shared_where_nothing_else_fits_or_by_name() -> None:
+def test_weights_are_shared_where_nothing_else_fits_or_by_name():
     small, large = machine("RTX4090"), machine("A40")
     own, shared = (plan("qwen2.5-7b", small, f"model.shared_weights={way}") for way in ("off", "auto"))
     assert (own.fits, shared.fits, shared.tight) == (False, True, False)
@@ -145,7 +145,7 @@ def test_weights_are_shared_where_nothing_else_fits_or_by_name() -> None:
     assert "for both" in shown(shared)
 
 
-def test_problems_of_a_file_are_counted_and_those_of_a_generator_not(tmp_path: Path) -> None:
+def test_problems_of_a_file_are_counted_and_those_of_a_generator_not(tmp_path: Path):
     own = ["conf=mine", f"data.source=file:{EXAMPLE}", "model.dtype=float32"]
     problems = count_problems(load(own))
     assert problems == Problems(15, 5, 0, epoch=15)

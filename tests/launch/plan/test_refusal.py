@@ -32,14 +32,12 @@ LONG = ["device=cpu", "rollout.max_response_tokens=20000", "learner.gradient_che
         ("r8_instruct", replace(machine("A40"), present=False), ["device=A40"], r"device=A40: .*plan=true"),
     ],
 )
-def test_plans_that_do_not_fit_are_refused_with_the_remedy(
-    recipe: str, where: Machine, settings: list[str], said: str
-) -> None:
+def test_plans_that_do_not_fit_are_refused_with_the_remedy(recipe: str, where: Machine, settings: list[str], said: str):
     with pytest.raises(BadInput, match=said) if said else nullcontext():
         check_plan(plan(recipe, where, *settings))
 
 
-def test_gpu_too_small_is_refused_with_the_least_change_that_fits() -> None:
+def test_gpu_too_small_is_refused_with_the_least_change_that_fits():
     made = plan("r256_instruct", SMALL)
     assert made.overfull == ["learner GPU"]
     with pytest.raises(BadInput, match=r"learner GPU needs [\d.]+ GiB and has [\d.]+ on A40; it fits with ") as caught:
@@ -53,7 +51,7 @@ def test_gpu_too_small_is_refused_with_the_least_change_that_fits() -> None:
     assert plan("r8_qwen3", host, *remedy(plan("r8_qwen3", host))).fits
 
 
-def test_a_budget_that_is_too_small_is_refused_with_one_that_is_enough() -> None:
+def test_a_budget_that_is_too_small_is_refused_with_one_that_is_enough():
     benchmarks = "eval.benchmarks=[{source: aime24, n: 256}, {source: 'hub:a/b', n: 8, limit: 40}]"
     for settings, budget, said in (([], "budget.minutes=0.01", ""), ([benchmarks], "budget.minutes=8", "benchmarks")):
         with pytest.raises(BadInput, match=f"{budget}: .*{said}") as caught:
@@ -77,7 +75,7 @@ def gpu(name: str, gib: float) -> Machine:
     return with_gpus([Gpu("0", name, int(gib * GIB), None)], tuple(range(8)))
 
 
-def test_an_evaluations_engine_is_that_of_a_run_with_more_memory() -> None:
+def test_an_evaluations_engine_is_that_of_a_run_with_more_memory():
     where, given = gpu("NVIDIA A40", 45), ("r8_instruct", "rollout.max_concurrent_samples=64")
     alone, beside = check_evaluation(where, *given), plan(given[0], where, given[1])
     assert [entry for entry in beside.memory if entry.place == "rollout GPU" and not entry.elastic] == alone.memory
@@ -98,6 +96,6 @@ def test_an_evaluations_engine_is_that_of_a_run_with_more_memory() -> None:
         (detect("cpu"), ["model.dtype=float32", *LONG, "rollout.kv_cache_gib=2"], ""),
     ],
 )
-def test_engines_that_do_not_fit_are_refused_with_the_remedy(where: Machine, settings: list[str], said: str) -> None:
+def test_engines_that_do_not_fit_are_refused_with_the_remedy(where: Machine, settings: list[str], said: str):
     with pytest.raises(BadInput, match=said) if said else nullcontext():
         check_evaluation(where, "r8_instruct", *settings)

@@ -12,7 +12,7 @@ APART = ("r8_instruct", machine("A40", 2), "rollout.actors=1", "learner.world_si
 
 
 @pytest.mark.parametrize(("side", "other", "slower"), [("rollouts", "learners", 1), ("learners", "rollouts", 50)])
-def test_the_slower_of_generation_and_learning_bounds_a_run(side: str, other: str, slower: int) -> None:
+def test_the_slower_of_generation_and_learning_bounds_a_run(side: str, other: str, slower: int):
     """slower: factor by which the learner is slower than planned."""
     made = plan(*APART)
 
@@ -26,18 +26,18 @@ def test_the_slower_of_generation_and_learning_bounds_a_run(side: str, other: st
     assert update_s(**{other: 2}) == pytest.approx(update_s(), rel=0.05)
 
 
-def test_learning_hides_behind_generation_as_far_as_the_staleness_allows() -> None:
+def test_learning_hides_behind_generation_as_far_as_the_staleness_allows():
     in_turns, *overlapping = (estimated(plan(*APART, f"learner.max_staleness={staleness}")) for staleness in (0, 1, 2))
     assert in_turns.update_s == pytest.approx(in_turns.generate_s + in_turns.learn_s)
     assert in_turns.update_s > overlapping[0].update_s > overlapping[1].update_s >= overlapping[1].generate_s
 
 
-def test_a_shared_gpu_takes_less_time_with_mps() -> None:
+def test_a_shared_gpu_takes_less_time_with_mps():
     off, on = (estimated(plan("r256_instruct", machine("A40"), f"run.nvidia_mps={way}")) for way in ("off", "on"))
     assert (on.update_s < off.update_s, on.learn_s < off.learn_s) == (True, True)
 
 
-def test_a_faster_gpu_reaches_less_of_its_rate_while_learning_and_more_with_a_larger_microbatch() -> None:
+def test_a_faster_gpu_reaches_less_of_its_rate_while_learning_and_more_with_a_larger_microbatch():
     seconds = []
     for gpu, tokens in ("RTX3060", 4096), ("H100", 4096), ("H100", 16_384):
         made = plan(
@@ -52,7 +52,7 @@ def quickstart(*settings: str) -> Estimate:
     return estimated(plan("quickstart", CPU, *settings))
 
 
-def test_the_budget_holds_start_evaluations_and_updates() -> None:
+def test_the_budget_holds_start_evaluations_and_updates():
     found, few = quickstart(), quickstart("budget.updates=3")
     used_s = found.start_s + 2 * found.evaluate_s + found.updates * found.update_s
     assert used_s <= found.spent_s == 480
@@ -62,7 +62,7 @@ def test_the_budget_holds_start_evaluations_and_updates() -> None:
     assert few.start_s + 3 * few.update_s < few.spent_s < 480
 
 
-def test_benchmarks_take_time_before_and_after_training(tmp_path: Path) -> None:
+def test_benchmarks_take_time_before_and_after_training(tmp_path: Path):
     file = tmp_path / "exam.csv"
     file.write_text("problem,answer\n" + "".join(f"{number} + 1,{number + 1}\n" for number in range(256)))
     entry = f"{{source: 'file:{file}', n: 1}}"
@@ -75,7 +75,7 @@ def test_benchmarks_take_time_before_and_after_training(tmp_path: Path) -> None:
     assert never.updates > part.updates > whole.updates
 
 
-def test_validations_take_updates_from_the_budget_up_to_their_fraction() -> None:
+def test_validations_take_updates_from_the_budget_up_to_their_fraction():
     never, often, always = (
         quickstart(f"validation.every={every}", f"validation.share={share}")
         for every, share in ((0, 0.05), (2, 0.5), (1, 0.5))
@@ -86,7 +86,7 @@ def test_validations_take_updates_from_the_budget_up_to_their_fraction() -> None
     assert half.updates == pytest.approx((short.updates - reserved / short.update_s) / 2, abs=1)
 
 
-def test_an_evaluation_lasts_until_its_longest_response_has_ended() -> None:
+def test_an_evaluation_lasts_until_its_longest_response_has_ended():
     made = plan("r256_instruct", machine("A40"))
     even, uneven = (replace(made.workload, spread=spread) for spread in (0.0, 0.5))
     short, long = (estimate(made, work, made.at_once) for work in (even, uneven))
@@ -95,7 +95,7 @@ def test_an_evaluation_lasts_until_its_longest_response_has_ended() -> None:
     assert long.validation_s > 1.3 * short.validation_s > 0  # 100 problems beside 256 places
 
 
-def test_another_start_takes_an_evaluation_and_a_warm_one_its_fraction_of_the_budget() -> None:
+def test_another_start_takes_an_evaluation_and_a_warm_one_its_fraction_of_the_budget():
     warm = "warm_start.source=self"
     never, apart = quickstart(), quickstart("lora.start_from=sft")
     short, long = quickstart(warm), quickstart(warm, "warm_start.fraction=0.5")

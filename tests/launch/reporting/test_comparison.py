@@ -25,7 +25,7 @@ from microbudget_rl.launch.reporting.sweep_results import caveats
 from tests.run_folders import ranked, swept
 
 
-def test_of_many_comparisons_each_must_show_more(tmp_path: Path) -> None:
+def test_of_many_comparisons_each_must_show_more(tmp_path: Path):
     """Three seeds each, that solve some 5 and 8 of 24 problems, have p = 0.021: too much among ten comparisons."""
     two = contrasts(swept(tmp_path / "two", **ranked(3, r8=5, r16=8)))
     five = contrasts(swept(tmp_path / "five", **ranked(3, r1=5, r2=5, r4=5, r8=5, r16=8)))
@@ -40,7 +40,7 @@ def test_of_many_comparisons_each_must_show_more(tmp_path: Path) -> None:
     assert max(c.difference.p or 0.0 for c in five) == 1.0
 
 
-def test_equal_seeds_are_compared_over_problems(tmp_path: Path) -> None:
+def test_equal_seeds_are_compared_over_problems(tmp_path: Path):
     each = {f"r{r}-{seed}": {"rank": r, "seed": seed, "after": r} for r in (8, 16) for seed in range(3)}
     sweep = swept(tmp_path, **each)
     (found,) = contrasts(sweep)
@@ -52,7 +52,7 @@ def test_equal_seeds_are_compared_over_problems(tmp_path: Path) -> None:
     assert found.difference.p == pytest.approx(0.0079, abs=1e-4)
 
 
-def test_values_with_other_held_out_problems_are_not_compared(tmp_path: Path) -> None:
+def test_values_with_other_held_out_problems_are_not_compared(tmp_path: Path):
     sweep = swept(tmp_path, **ranked(3, r8=5, r16=12, r64=20))
 
     def renamed(run: Results) -> Results:
@@ -66,14 +66,14 @@ def test_values_with_other_held_out_problems_are_not_compared(tmp_path: Path) ->
     assert not any("data.eval_source" in note for note in caveats(sweep))
 
 
-def test_a_seed_run_twice_is_one_seed(tmp_path: Path) -> None:
+def test_a_seed_run_twice_is_one_seed(tmp_path: Path):
     each = {name: {"rank": 8, "seed": seed, "after": after} for name, seed, after in (("a", 0, 6), ("b", 0, 12))}
     (repeats,) = by_settings(swept(tmp_path, **each))
     assert repeats.values == [pytest.approx(9 / 24)]
 
 
 @given(st.lists(st.floats(0, 1), max_size=6))
-def test_holm_rejects_what_its_steps_reject(p_values: list[float]) -> None:
+def test_holm_rejects_what_its_steps_reject(p_values: list[float]):
     """At any level: the smallest must be below level / m, the next below level / (m - 1), until one is not."""
     for level in (0.01, 0.05, 0.3):
         rejected = set()
@@ -84,7 +84,7 @@ def test_holm_rejects_what_its_steps_reject(p_values: list[float]) -> None:
         assert {place for place, p in enumerate(holm(p_values)) if p <= level} == rejected
 
 
-def test_interval_over_seeds_is_students() -> None:
+def test_interval_over_seeds_is_students():
     found = over_seeds([0.5, 0.6, 0.7])
     half = 4.30265 * 0.1 / sqrt(3)
     assert found.value == pytest.approx(0.6)
@@ -92,7 +92,7 @@ def test_interval_over_seeds_is_students() -> None:
 
 
 @pytest.mark.parametrize(("low", "high"), [((3, 1.0), (3, 3.0)), ((5, 1.0), (2, 4.0)), ((2, 1.0), (5, 4.0))])
-def test_equal_settings_of_unequal_spread_rarely_differ(low: tuple[int, float], high: tuple[int, float]) -> None:
+def test_equal_settings_of_unequal_spread_rarely_differ(low: tuple[int, float], high: tuple[int, float]):
     """Number of seeds and spread of each. One variance for both would find a difference in 8 and 27 % of the cases."""
     rng = np.random.default_rng(0)
     draws = zip(*(rng.normal(0.0, spread, (2000, seeds)).tolist() for seeds, spread in (low, high)), strict=True)
@@ -116,7 +116,7 @@ PASSED = {
 """pass@1 of several seeds in percent, by page."""
 
 
-def test_the_assumed_spread_over_seeds_is_that_of_the_documentations_tables() -> None:
+def test_the_assumed_spread_over_seeds_is_that_of_the_documentations_tables():
     sets = [[float(value) for value in values.split()] for lists in PASSED.values() for values in lists]
     squares, freedom = sum((len(each) - 1) * variance(each) for each in sets), sum(len(each) - 1 for each in sets)
     assert round(sqrt(squares / freedom) / 100, 2) == SPREAD
@@ -126,7 +126,7 @@ def test_the_assumed_spread_over_seeds_is_that_of_the_documentations_tables() ->
 
 
 @pytest.mark.parametrize(("family", "sides", "needed"), [(1, 1, 5), (1, 2, 6), (5, 2, 9)])
-def test_the_number_of_seeds_to_decide_is_the_least_that_does(family: int, sides: int, needed: int) -> None:
+def test_the_number_of_seeds_to_decide_is_the_least_that_does(family: int, sides: int, needed: int):
     """Ten points are more than 2.228 · 7 · √(2 / 6), of 10 degrees of freedom, and less than 2.306 · 7 · √(2 / 5)."""
     assert f"{needed}\xa0seeds" in seeds_to_decide(0.1, family, sides)
     assert "more than 20" in seeds_to_decide(0.001, family, sides)

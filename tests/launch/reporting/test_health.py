@@ -23,11 +23,11 @@ def known(folder: Path) -> dict[str, Flag]:
     return {flag.title.replace("\N{NO-BREAK SPACE}", " "): flag for flag in flags(read_run(folder))}
 
 
-def test_healthy_run_has_nothing_but_good_flags(folder: Path) -> None:
+def test_healthy_run_has_nothing_but_good_flags(folder: Path):
     assert {flag.level for flag in known(folder).values()} == {"good"}
 
 
-def test_what_went_wrong_is_said(tmp_path: Path) -> None:
+def test_what_went_wrong_is_said(tmp_path: Path):
     counts = {"deaths/rollout": 2, "warnings/disk": 1}
     folder = write_run(tmp_path / "one", status="failed", spent_s=700.0, ledger={"counts": counts})
     unsure = {"adapter_check/decided": 0.0, "verify/timeout": 1, "response/truncated": 0.4}
@@ -57,7 +57,7 @@ def test_what_went_wrong_is_said(tmp_path: Path) -> None:
         assert part in found[title].detail
 
 
-def test_a_run_far_behind_its_plan_is_not_well(tmp_path: Path) -> None:
+def test_a_run_far_behind_its_plan_is_not_well(tmp_path: Path):
     folder = write_run(tmp_path / "one", updates=1, status="budget_exhausted")
     planned = {"updates": 15, "update_s": 30.0, "start_s": 80.0}
     (folder / "origin.json").write_text(json.dumps({"planned": planned}))
@@ -70,7 +70,7 @@ def test_a_run_far_behind_its_plan_is_not_well(tmp_path: Path) -> None:
     assert "planned" not in conclusion(folder)
 
 
-def test_problems_that_were_trained_on_and_held_out_are_said(folder: Path) -> None:
+def test_problems_that_were_trained_on_and_held_out_are_said(folder: Path):
     pair = RawProblem("1 + 1 =", "2")
     filtered = [filtered_row("data.source", reason, pair) for reason in (OVERLAP_KEPT, OVERLAP_KEPT, OVERLAP_FILTERED)]
     write_listing(folder / "problems-left-out.jsonl", filtered)

@@ -11,7 +11,7 @@ from microbudget_rl.launch.reporting.history import read_sweep, read_together
 from tests.run_folders import edited, write_run, write_sweep
 
 
-def test_run_is_read_as_it_was_left_and_one_that_is_not_over_as_far_as_it_is(tmp_path: Path) -> None:
+def test_run_is_read_as_it_was_left_and_one_that_is_not_over_as_far_as_it_is(tmp_path: Path):
     folder = write_run(tmp_path / "one", rank=64, updates=5)
     with edited(folder / "summary.json") as summary:
         base = summary["eval"]["base"]
@@ -29,7 +29,7 @@ def test_run_is_read_as_it_was_left_and_one_that_is_not_over_as_far_as_it_is(tmp
     assert run.eval.base.content == base
 
 
-def test_another_commit_is_another_setup_and_another_model_has_another(tmp_path: Path) -> None:
+def test_another_commit_is_another_setup_and_another_model_has_another(tmp_path: Path):
     pins = {"a": ("owner/one", "first"), "b": ("owner/one", "second"), "c": ("owner/two", "third")}
     for name, (model, pin) in pins.items():
         run = write_run(tmp_path / name, model=model)
@@ -40,7 +40,7 @@ def test_another_commit_is_another_setup_and_another_model_has_another(tmp_path:
     assert read_together([tmp_path / "a", tmp_path / "c"]).axes == {"model.path": ("owner/one", "owner/two")}
 
 
-def test_axis_of_a_sweep_has_the_values_that_were_given(tmp_path: Path) -> None:
+def test_axis_of_a_sweep_has_the_values_that_were_given(tmp_path: Path):
     """The run records the keys of a mapping."""
     sweep = write_sweep(tmp_path, {name: {"rank": 64} for name in "abcd"})
     given = [(alpha, {"max_terms": terms}) for alpha in (32, 64) for terms in (2, 3)]
@@ -52,7 +52,7 @@ def test_axis_of_a_sweep_has_the_values_that_were_given(tmp_path: Path) -> None:
     assert [len(repeats.runs) for repeats in by_settings(read_sweep(sweep))] == [1, 1, 1, 1]
 
 
-def test_sweeps_are_compared_run_by_run(tmp_path: Path) -> None:
+def test_sweeps_are_compared_run_by_run(tmp_path: Path):
     """A stage of ranks and one of learning rates, with runs of the same names and budgets that failures have moved."""
     ranks = {f"r{rank}": {"rank": rank, "learning_rate": 1e-4} for rank in (8, 64)}
     rates = {"r8": {"rank": 8, "learning_rate": 3e-5}, "r64": {"rank": 64, "learning_rate": 3e-5, "status": "pending"}}

@@ -37,7 +37,7 @@ def simulate(apart: bool) -> tuple[float, float]:
     return learned / RUNS, fmean(gains)
 
 
-def test_report_claims_learning_no_more_often_than_its_confidence_allows() -> None:
+def test_report_claims_learning_no_more_often_than_its_confidence_allows():
     """Within three standard errors of so many runs; 45,000 say it in 2.3 %."""
     most = SIGNIFICANT / 2
     claimed, gain = simulate(apart=True)

@@ -12,7 +12,7 @@ def legend(plot: Plot | None) -> set[str]:
     return {text for text in texts if re.search("rank|learning|base|training|held-out|validation", text)}
 
 
-def test_the_only_update_is_a_whole_tick_and_a_whole_dot(tmp_path: Path) -> None:
+def test_the_only_update_is_a_whole_tick_and_a_whole_dot(tmp_path: Path):
     for plot in curves(read_run(write_run(tmp_path / "one", updates=1))):
         texts = re.findall(r">([^<]+)</text>", plot.svg)
         assert texts[: texts.index("update")] == ["1"]
@@ -20,7 +20,7 @@ def test_the_only_update_is_a_whole_tick_and_a_whole_dot(tmp_path: Path) -> None
         assert {"clip-path" in dot for dot in dots} == {False}
 
 
-def test_models_have_lines_and_baselines_of_their_own(tmp_path: Path) -> None:
+def test_models_have_lines_and_baselines_of_their_own(tmp_path: Path):
     each = {
         f"{model[0]}-r{rank}-{rate}": {"model": f"owner/{model}", "rank": rank, "learning_rate": rate, "before": before}
         for model, before in (("large", 9), ("tiny", 1))

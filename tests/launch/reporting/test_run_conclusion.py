@@ -32,7 +32,7 @@ def compared(run: Results) -> Effect:
 @pytest.mark.parametrize(
     ("before", "after", "finding"), [(2, 18, "rose"), (18, 2, "fell"), (9, 10, "unclear"), (0, 0, "unclear")]
 )
-def test_conclusion_follows_the_interval(tmp_path: Path, before: int, after: int, finding: str) -> None:
+def test_conclusion_follows_the_interval(tmp_path: Path, before: int, after: int, finding: str):
     run = read_run(write_run(tmp_path / "one", before=before, after=after))
     found = compared(run)
     assert found.finding == finding
@@ -44,7 +44,7 @@ def test_conclusion_follows_the_interval(tmp_path: Path, before: int, after: int
     assert "check saw no change" not in conclude(run, found)
 
 
-def test_only_problems_of_both_evaluations_are_compared_and_nothing_is_claimed_without_samples(tmp_path: Path) -> None:
+def test_only_problems_of_both_evaluations_are_compared_and_nothing_is_claimed_without_samples(tmp_path: Path):
     folder = write_run(tmp_path / "one", before=2, after=18)
     write_rows(folder / "samples" / "eval-final.jsonl", (sample(number, True) for number in range(8)))
     with edited(folder / "summary.json") as summary:
@@ -59,7 +59,7 @@ def test_only_problems_of_both_evaluations_are_compared_and_nothing_is_claimed_w
     assert "no interval" in conclude(run, found)
 
 
-def test_a_run_without_final_evaluation_or_update_has_no_conclusion(tmp_path: Path) -> None:
+def test_a_run_without_final_evaluation_or_update_has_no_conclusion(tmp_path: Path):
     run = read_run(write_run(tmp_path / "one", after=None, status="halted"))
     assert re.match("No conclusion: the trained model was not evaluated; .*it was time", conclude(run, effect(run)))
     assert f"of the base model was 8.3{SPACE}% on 24{SPACE}held-out problems" in conclude(run, effect(run))
@@ -71,7 +71,7 @@ def test_a_run_without_final_evaluation_or_update_has_no_conclusion(tmp_path: Pa
 
 
 @pytest.mark.parametrize(("after", "fell"), [(2, True), (17, False)])
-def test_a_benchmark_that_falls_is_named_with_its_interval(tmp_path: Path, after: int, fell: bool) -> None:
+def test_a_benchmark_that_falls_is_named_with_its_interval(tmp_path: Path, after: int, fell: bool):
     folder = write_run(tmp_path / "one")
     with edited(folder / "summary.json") as summary:
         summary["eval"]["benchmarks"] = {"general": {"base": evaluation(18), "final": evaluation(after)}, "cut": {}}
@@ -96,7 +96,7 @@ def test_a_benchmark_that_falls_is_named_with_its_interval(tmp_path: Path, after
     assert benchmarks(run).body[0][2::2] == levels
 
 
-def test_result_that_is_not_the_last_version_is_named_beside_it(tmp_path: Path) -> None:
+def test_result_that_is_not_the_last_version_is_named_beside_it(tmp_path: Path):
     folder = write_run(tmp_path / "one", result={"update": 30, "why": "the best", "validation": 0.75})
     with edited(folder / "summary.json") as summary:
         summary["eval"]["last"] = evaluation(6)
@@ -113,7 +113,7 @@ def test_result_that_is_not_the_last_version_is_named_beside_it(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("warm", "lead"), [(4, "It learned"), (18, "No learning"), (24, "It got worse")])
-def test_what_the_warm_start_did_is_no_reinforcement(tmp_path: Path, warm: int, lead: str) -> None:
+def test_what_the_warm_start_did_is_no_reinforcement(tmp_path: Path, warm: int, lead: str):
     """The first sentence is about the change since the warm start, the others about imitation and the whole."""
     run = read_run(write_run(tmp_path / "one", before=0, warm=warm, after=18))
     said, table = conclude(run, found := compared(run)), held_out(run, found)
@@ -140,7 +140,7 @@ def test_what_the_warm_start_did_is_no_reinforcement(tmp_path: Path, warm: int, 
 
 
 @pytest.mark.parametrize(("gain", "lead"), [(0.5, "rose"), (-0.5, "fell"), (0.0, "unclear")])
-def test_a_reward_that_weighs_no_answers_is_the_conclusion(tmp_path: Path, gain: float, lead: str) -> None:
+def test_a_reward_that_weighs_no_answers_is_the_conclusion(tmp_path: Path, gain: float, lead: str):
     """In its own unit, whatever pass@1 did; where evaluations lack a part of the reward, it is the training's."""
     folder = write_run(tmp_path / "one", before=0, after=0)
     rewards = {"base": [number % 3 - 1.0 for number in range(PROBLEMS)]}
@@ -170,12 +170,12 @@ def test_a_reward_that_weighs_no_answers_is_the_conclusion(tmp_path: Path, gain:
     assert "held-out reward" in curve.svg
 
 
-def test_settings_are_short_and_keep_their_value() -> None:
+def test_settings_are_short_and_keep_their_value():
     written = {2e-4: "2e-4", 1.25e-5: "1.25e-5", 0.999: "0.999", 0.9999: "0.9999", 1440.0: "1440", 64: "64"}
     assert {value: compact(value) for value in written} == written
 
 
-def test_samples_of_every_outcome_are_shown_changed_ones_first(tmp_path: Path) -> None:
+def test_samples_of_every_outcome_are_shown_changed_ones_first(tmp_path: Path):
     found = pairs(read_run(write_run(tmp_path / "one", before=2, after=18)))
     assert [pair.outcome for pair in found] == 2 * ["wrong before, right after", "wrong both times", "right both times"]
     assert all(pair.before.problem == pair.after.problem for pair in found)

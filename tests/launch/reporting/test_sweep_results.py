@@ -11,7 +11,7 @@ def plain(text: str) -> str:
     return text.replace("\N{NO-BREAK SPACE}", " ")
 
 
-def test_the_lead_quotes_a_shown_comparison_not_a_picked_one(tmp_path: Path) -> None:
+def test_the_lead_quotes_a_shown_comparison_not_a_picked_one(tmp_path: Path):
     """The first comparison shows nothing; at the best learning rates there would be a difference of 14."""
     results = {(8, 1e-5): 9, (256, 1e-5): 10, (8, 1e-4): 4, (256, 1e-4): 23}
     each = {f"r{r}-{lr}": {"rank": r, "learning_rate": lr, "after": after} for (r, lr), after in results.items()}
@@ -26,7 +26,7 @@ def test_the_lead_quotes_a_shown_comparison_not_a_picked_one(tmp_path: Path) -> 
     assert "At an end of the range: rank 8 (1e-5), 256 (1e-4);" in picked
 
 
-def test_runs_without_result_are_named_and_in_no_mean(tmp_path: Path) -> None:
+def test_runs_without_result_are_named_and_in_no_mean(tmp_path: Path):
     some = ranked(4, r8=6, r64=20)
     some["r8-1"] |= {"after": None, "status": "interrupted"}
     some["r8-2"] |= {"after": None, "status": "failed"}
@@ -39,13 +39,13 @@ def test_runs_without_result_are_named_and_in_no_mean(tmp_path: Path) -> None:
     assert conclude(sweep).startswith("No conclusion")
 
 
-def test_pass_at_1_says_nothing_of_a_reward_that_weighs_no_answer(tmp_path: Path) -> None:
+def test_pass_at_1_says_nothing_of_a_reward_that_weighs_no_answer(tmp_path: Path):
     sweep = swept(tmp_path, **ranked(3, r8=6, r64=20))
     runs = tuple(replace(run, config=run.config | {"reward.accuracy": 0.0}) for run in sweep.runs)
     assert conclude(replace(sweep, runs=runs)).startswith("No conclusion: the reward of 6")
 
 
-def test_what_differs_beside_the_axis_is_a_caveat(tmp_path: Path) -> None:
+def test_what_differs_beside_the_axis_is_a_caveat(tmp_path: Path):
     alike = swept(tmp_path / "alike", a={"rank": 8}, b={"rank": 64, "updates": 36})
     assert not any("Budgets" in note or "updates" in note for note in caveats(alike))
     sweep = swept(
@@ -63,7 +63,7 @@ def test_what_differs_beside_the_axis_is_a_caveat(tmp_path: Path) -> None:
     assert not {"rank", "budget", "torch"} & shared(sweep).keys()
 
 
-def test_every_run_with_trouble_has_a_line(tmp_path: Path) -> None:
+def test_every_run_with_trouble_has_a_line(tmp_path: Path):
     each = {"r8": {"rank": 8}, "r64": {"rank": 64, "ledger": {"counts": {"deaths/rollout": 2}}}, "r256": {"rank": 256}}
     folder = write_sweep(tmp_path / "sweep", each)
     (folder / "r256" / "summary.json").write_text("{")

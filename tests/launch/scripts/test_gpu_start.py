@@ -82,7 +82,7 @@ def test_mps_is_tried_before_the_run_is_planned_once_and_ends_with_it(
     nvidia_smi: Install,
     start: Start,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
+):
     happened, noted = list[str](), dict[str, str]()
     make_plan = measurements.make_plan
 
@@ -102,7 +102,7 @@ def test_mps_is_tried_before_the_run_is_planned_once_and_ends_with_it(
 
 def test_sharing_is_tried_under_mps_once_a_killed_run_has_left_the_gpu(
     nvidia_smi: Install, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     nvidia_smi(A40.format(0, "a", 100))
     (tmp_path / "r256_instruct").mkdir()
     done: list[str] = []
@@ -125,7 +125,7 @@ def test_sharing_is_tried_under_mps_once_a_killed_run_has_left_the_gpu(
     assert (plan.config.model.shared_weights, plan.placement.weights) == ("off", None)
 
 
-def test_a_plan_needs_no_free_memory_and_a_run_takes_the_gpu_it_names(nvidia_smi: Install, start: Start) -> None:
+def test_a_plan_needs_no_free_memory_and_a_run_takes_the_gpu_it_names(nvidia_smi: Install, start: Start):
     nvidia_smi("0, GPU-a, Tesla T4, 15360, 15000, [N/A]\n" + A40.format(1, "b", 100))
     assert start("plan=true", "device=A40")[0] == 0
     nvidia_smi("0, GPU-a, Tesla T4, 15360, 15000, [N/A]\n" + A40.format(1, "b", 45600))
@@ -143,7 +143,7 @@ def test_a_plan_needs_no_free_memory_and_a_run_takes_the_gpu_it_names(nvidia_smi
 )
 def test_a_gpu_that_cannot_be_used_is_refused_in_one_line(
     table: str, arguments: list[str], said: str, nvidia_smi: Install, start: Start, refused: Any
-) -> None:
+):
     nvidia_smi(table)
     assert said in refused(lambda given: start(*given)[0], arguments)
 
@@ -154,7 +154,7 @@ OLD = {"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64"}
 @pytest.mark.parametrize(("kernel", "asked", "grows"), [("generic", {}, 1), ("generic", OLD, 0), ("microsoft", {}, 0)])
 def test_segments_grow_except_under_wsl_or_as_the_user_says(
     kernel: str, asked: dict[str, str], grows: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.setattr("platform.release", lambda: f"6.6.87.2-{kernel}-standard")
     for program in (CLIENT, READER):
         monkeypatch.setattr(os, "environ", dict(asked))
@@ -164,7 +164,7 @@ def test_segments_grow_except_under_wsl_or_as_the_user_says(
 
 @pytest.mark.parametrize("mps", [False, True])
 @pytest.mark.parametrize("gpus", [0.5, 1.0, 0.0])
-def test_engine_and_learner_have_their_environments(mps: bool, gpus: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_and_learner_have_their_environments(mps: bool, gpus: float, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(os, "environ", {"OMP_NUM_THREADS": "2"})
     set_environment(Share(gpus=gpus, memory=gpus, cores=() if gpus else (0,), threads=2), 2)
     assert ("OMP_NUM_THREADS" in os.environ) == ("VLLM_CPU_KVCACHE_SPACE" in os.environ) == (not gpus)

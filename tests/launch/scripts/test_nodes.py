@@ -44,7 +44,7 @@ def node(tmp_path: Path) -> Callable[..., tuple[int, str, list[str]]]:
 
 def test_head_makes_the_secret_and_further_nodes_need_it(
     node: Callable[..., tuple[int, str, list[str]]], tmp_path: Path
-) -> None:
+):
     code, said, did = node("10.0.0.1:6379")
     assert (code, len(did)) == (2, 1)
     assert "auth_token is missing" in said

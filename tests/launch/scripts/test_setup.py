@@ -77,7 +77,7 @@ def pip_calls(commands: list[str]) -> list[str]:
     return [line for line in commands if line.startswith("-m pip install") and not line.endswith(" uv")]
 
 
-def test_first_call_installs_and_the_second_only_looks_for_the_model(machine: Machine) -> None:
+def test_first_call_installs_and_the_second_only_looks_for_the_model(machine: Machine):
     code, _, commands = machine.setup()
     assert code == 0
     assert pip_calls(commands)[-1].endswith("--constraint launch/locks/cpu.txt --editable .[cpu]")
@@ -95,7 +95,7 @@ def test_first_call_installs_and_the_second_only_looks_for_the_model(machine: Ma
     assert pip_calls(commands)[-1].endswith("--editable .[cpu,dev]")
 
 
-def test_a_clone_without_links_is_refused(machine: Machine) -> None:
+def test_a_clone_without_links_is_refused(machine: Machine):
     (machine.project / "microbudget_rl").mkdir()
     (machine.project / "microbudget_rl" / "conf").write_text("../conf")  # as git and unzip write a link as a file
     code, said, commands = machine.setup()
@@ -103,7 +103,7 @@ def test_a_clone_without_links_is_refused(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("extra", ["cpu", "cuda"])
-def test_lock_has_a_version_of_every_requirement(extra: str) -> None:
+def test_lock_has_a_version_of_every_requirement(extra: str):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     asked = [Requirement(line) for line in (*project["dependencies"], f"{project['name']}[{extra}]")]
     for each in asked:
@@ -127,7 +127,7 @@ def test_lock_has_a_version_of_every_requirement(extra: str) -> None:
 )
 def test_gpus_that_could_not_be_used_are_refused_before_anything_is_installed(
     machine: Machine, driver: str, capability: str, said: str, tmp_path: Path
-) -> None:
+):
     """The tool is where it is under WSL2, on no PATH of root."""
     machine.program("nvidia-smi", f"#!/bin/sh\ncase $1 in *driver*) echo {driver} ;; *) echo {capability} ;; esac\n")
     (machine.bin / "nvidia-smi").rename(tmp_path / "wsl/lib/nvidia-smi")
@@ -141,7 +141,7 @@ def test_gpus_that_could_not_be_used_are_refused_before_anything_is_installed(
 @pytest.mark.parametrize("file", ["nvidia3", "wsl/lib/libcuda.so.1"])
 def test_a_gpu_whose_tool_is_hidden_gets_no_cpu_build_unasked(
     file: str, machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     """As in a container with NVIDIA_DRIVER_CAPABILITIES=compute. A CPU build that was asked for once is kept."""
     (tmp_path / file).touch()
     code, output, commands = machine.setup()
@@ -153,7 +153,7 @@ def test_a_gpu_whose_tool_is_hidden_gets_no_cpu_build_unasked(
     assert machine.setup() == (0, "", ["-m microbudget_rl.launch.bundled"])
 
 
-def test_an_unfinished_environment_is_made_anew(machine: Machine) -> None:
+def test_an_unfinished_environment_is_made_anew(machine: Machine):
     machine.fail("--editable")
     assert machine.setup()[0] == 1
     leftover = machine.project / ".venv/lib/leftover"
@@ -186,7 +186,7 @@ def put_sources_into_ours(machine: Machine) -> None:
     "theirs",
     [make_theirs, put_sources_into_ours, lambda machine: (machine.project / ".venv").symlink_to("/nowhere")],
 )
-def test_what_was_not_made_here_is_refused_and_stays(machine: Machine, theirs: Callable[[Machine], object]) -> None:
+def test_what_was_not_made_here_is_refused_and_stays(machine: Machine, theirs: Callable[[Machine], object]):
     theirs(machine)
     before = files(machine.project)
     code, output, commands = machine.setup()
@@ -195,20 +195,20 @@ def test_what_was_not_made_here_is_refused_and_stays(machine: Machine, theirs: C
     assert files(machine.project) == before
 
 
-def test_unknown_words_are_refused_before_anything_is_done(machine: Machine) -> None:
+def test_unknown_words_are_refused_before_anything_is_done(machine: Machine):
     code, output, commands = machine.setup("--dev")
     assert (code, output.count("\n"), commands) == (2, 1, [])
     assert not (machine.project / ".venv").exists()
 
 
-def test_a_silent_package_index_ends_the_setup(machine: Machine) -> None:
+def test_a_silent_package_index_ends_the_setup(machine: Machine):
     machine.program("timeout", "#!/bin/sh\nexit 124\n")  # pip would wait for ever
     code, output, commands = machine.setup()
     assert (code, pip_calls(commands)) == (1, [])
     assert "a package index does not answer" in output
 
 
-def test_torch_comes_from_pytorchs_index_only_if_it_is_nowhere_else(machine: Machine) -> None:
+def test_torch_comes_from_pytorchs_index_only_if_it_is_nowhere_else(machine: Machine):
     _, _, commands = machine.setup()
     torch, everything = pip_calls(commands)
     assert torch.endswith("--no-deps --index-url https://download.pytorch.org/whl/cpu torch==2.13.0+cpu")
@@ -235,7 +235,7 @@ FROM_FILE = (
 )
 def test_uv_installs_from_where_pip_would_and_pip_where_uv_cannot(
     machine: Machine, configuration: str, works: bool, links: str | None
-) -> None:
+):
     assert machine.setup()[0] == 0
     (machine.project / ".venv/setup.stamp").unlink()
     machine.record.with_name("record.config").write_text(configuration + "\n")

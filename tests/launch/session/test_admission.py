@@ -57,7 +57,7 @@ def start(config: Config, problems: ProblemSet) -> list[str]:
 )
 def test_run_keeps_the_model_dtype_and_adapter_it_began_with(
     path: str, pin: str, dtype: str, present: bool, settled: tuple[str, str], tmp_path: Path
-) -> None:
+):
     start = f"lora.start_from={tmp_path}/other"  # a run, which has another result by then
     begun = ["model.path=owner/name", f"model.pin={'a' * 40}", "model.dtype=bfloat16", f"{start}/adapter"]
     leave(tmp_path, "interrupted", *begun)
@@ -72,7 +72,7 @@ def test_run_keeps_the_model_dtype_and_adapter_it_began_with(
 
 
 @pytest.mark.long
-def test_all_linear_stands_for_the_modules_of_the_family(tmp_path: Path) -> None:
+def test_all_linear_stands_for_the_modules_of_the_family(tmp_path: Path):
     from tests.learner.model.families import BY_NAME
 
     BY_NAME["Gemma 4"].configuration.save_pretrained(tmp_path)
@@ -81,7 +81,7 @@ def test_all_linear_stands_for_the_modules_of_the_family(tmp_path: Path) -> None
     assert resolve_model(config, machine).lora.target_modules == load(["conf=gemma4_e2b"]).lora.target_modules
 
 
-def test_start_that_ends_gives_the_run_before_its_name_back(tmp_path: Path) -> None:
+def test_start_that_ends_gives_the_run_before_its_name_back(tmp_path: Path):
     folder, aside = tmp_path / "one", tmp_path / "one.old-1"
     folders.claim(folder, "run")
     aside.mkdir()
@@ -90,7 +90,7 @@ def test_start_that_ends_gives_the_run_before_its_name_back(tmp_path: Path) -> N
     assert [*tmp_path.iterdir()] == [folder]
 
 
-def test_changes_are_listed_without_the_place_of_the_run(tmp_path: Path) -> None:
+def test_changes_are_listed_without_the_place_of_the_run(tmp_path: Path):
     (tmp_path / "old").mkdir()
     leave(tmp_path / "old", "interrupted")
     (tmp_path / "old").rename(tmp_path / "new")
@@ -126,7 +126,7 @@ def test_changes_are_listed_without_the_place_of_the_run(tmp_path: Path) -> None
 )
 def test_a_run_goes_on_as_it_began_and_a_finished_one_with_more_of_what_ended_it(
     status: str, begun: str, asked: str, said: str, tmp_path: Path
-) -> None:
+):
     before = dict(setting.split("=") for setting in ["learner.schedule=constant", *begun.split()])
     after = before | dict(setting.split("=") for setting in asked.split())
     leave(tmp_path, status, *map("=".join, before.items()), budget_s=480.0, updates=40)
@@ -152,9 +152,7 @@ def leave_spent(folder: Path, spent_s: float, start_s: float, evaluate_s: float)
 
 
 @pytest.mark.parametrize(("start_s", "evaluate_s"), [(0.0, 0.0), (40.0, 0.0), (40.0, 16.0), (40.0, 90.0)])
-def test_a_run_is_resumed_if_its_start_and_its_end_fit_into_the_rest(
-    start_s: float, evaluate_s: float, tmp_path: Path
-) -> None:
+def test_a_run_is_resumed_if_its_start_and_its_end_fit_into_the_rest(start_s: float, evaluate_s: float, tmp_path: Path):
     leave(tmp_path, "interrupted")
     leave_spent(tmp_path, 1.0, start_s, evaluate_s)
     admit(configure(tmp_path))
@@ -175,7 +173,7 @@ def problems(*ids: str, selection: str = "") -> ProblemSet:
 @pytest.mark.parametrize("written", range(4))
 def test_a_kill_while_a_run_begins_does_not_keep_the_same_command_from_beginning(
     written: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     """The process is killed before one of the files of `write_config` is in place; others are whole."""
     config, files = configure(tmp_path, "validation.every=5"), count()
 
@@ -192,7 +190,7 @@ def test_a_kill_while_a_run_begins_does_not_keep_the_same_command_from_beginning
     assert RunFolder(tmp_path / "quickstart").selection().keys() == {"b"}
 
 
-def test_two_processes_do_not_share_a_run(tmp_path: Path) -> None:
+def test_two_processes_do_not_share_a_run(tmp_path: Path):
     config = configure(tmp_path)
     descriptor = lock(tmp_path / "quickstart")
     assert descriptor is not None
@@ -210,7 +208,7 @@ def test_two_processes_do_not_share_a_run(tmp_path: Path) -> None:
         (["heldout", "benchmarks"], "data.source: "),  # no benchmark has those that choose the result
     ],
 )
-def test_changed_data_is_refused_on_resume_by_its_name(parts: list[str], named: str, tmp_path: Path) -> None:
+def test_changed_data_is_refused_on_resume_by_its_name(parts: list[str], named: str, tmp_path: Path):
     config = configure(tmp_path, "eval.benchmarks=[{source: 'file:easy.csv'}, {source: 'file:hard.csv'}]")
     one, other = (problems(name).train for name in "ab")
     begun = ProblemSet(one, one, {}, benchmarks=(EvaluationSet("easy", 2, one), EvaluationSet("hard", 2, one)))
@@ -221,7 +219,7 @@ def test_changed_data_is_refused_on_resume_by_its_name(parts: list[str], named: 
 
 
 @pytest.mark.parametrize("lost", ["", "config.yaml"])
-def test_a_run_that_is_overwritten_or_has_lost_its_settings_is_renamed_as_a_whole(lost: str, tmp_path: Path) -> None:
+def test_a_run_that_is_overwritten_or_has_lost_its_settings_is_renamed_as_a_whole(lost: str, tmp_path: Path):
     leave(tmp_path, "completed")
     folder = tmp_path / "quickstart"
     (folder / "thesis.tex").write_text("years")
@@ -232,7 +230,7 @@ def test_a_run_that_is_overwritten_or_has_lost_its_settings_is_renamed_as_a_whol
     assert old == {".microbudget-rl", "config.yaml", "summary.json", "thesis.tex"} - {lost}
 
 
-def test_origin_repeats_the_command_without_what_is_private(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_origin_repeats_the_command_without_what_is_private(monkeypatch: pytest.MonkeyPatch):
     given = ["conf=mine", "data.source=file:my problems.csv", """data.system='$5' is "much\""""]
     found = origin([*given, "run.on_end=curl secret"], "CPU, 2 cores")
     assert shlex.split(found.command) == ["python", "launch/run.py", *given]

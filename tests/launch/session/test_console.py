@@ -20,7 +20,7 @@ TRAINING = Progress("training", 12, spent=192.0, left=408.0, updates_left=18, la
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])
-def test_display_has_all_figures_at_every_width(width: int) -> None:
+def test_display_has_all_figures_at_every_width(width: int):
     PlainConsole(width=width, file=(file := io.StringIO())).print(render_progress(replace(TRAINING, cost=1.25)))
     shown = file.getvalue()
     for words in ("update 12 (about 18 more)", "reward 0.34", "accuracy 0.31", "length 9", "512 tok/s", "cost 1.25"):
@@ -38,7 +38,7 @@ def lines_of(*shown: Progress) -> list[str]:
     return file.getvalue().splitlines()
 
 
-def test_without_a_terminal_every_update_is_one_line_with_its_own_figures() -> None:
+def test_without_a_terminal_every_update_is_one_line_with_its_own_figures():
     begun = replace(TRAINING, updates=13)  # its version is there, its row is not
     done = replace(begun, latest={**ROW, "update": 13, "reward/accuracy": 0.4})
     lines = lines_of(TRAINING, TRAINING, begun, done, replace(done, phase="finishing"))
@@ -50,7 +50,7 @@ def test_without_a_terminal_every_update_is_one_line_with_its_own_figures() -> N
     assert "accuracy 0.40" in lines[1]
 
 
-def test_the_start_names_its_steps_and_the_base_models_result() -> None:
+def test_the_start_names_its_steps_and_the_base_models_result():
     starting = Progress("starting", 0, 1.0, 599.0, None, doing="engine, learner and reward workers start")
     measured = replace(starting, doing="checking that the engine serves the adapters it is given")
     measured = replace(measured, scores={"Base model: held-out": 0.074})

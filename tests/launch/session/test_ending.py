@@ -23,7 +23,7 @@ from tests.actors.coordinator.test_actor import make_request
 from tests.actors.virtual_run import NO_PROBLEMS
 
 
-def test_summary_has_what_the_folder_still_tells_and_is_kept(tmp_path: Path) -> None:
+def test_summary_has_what_the_folder_still_tells_and_is_kept(tmp_path: Path):
     """The time counts in which nobody wrote it down."""
     (tmp_path / "spent.json").write_text('{"spent_s": 12.5}')
     (tmp_path / "events.jsonl").write_text('{"update": 1, "event": "died", "detail": "b"}\n{"upd')
@@ -41,9 +41,7 @@ def test_summary_has_what_the_folder_still_tells_and_is_kept(tmp_path: Path) -> 
 @pytest.mark.long
 @pytest.mark.parametrize("answered", [False, True])
 @pytest.mark.parametrize("written", [None, {"status": "interrupted", "reason": "SIGTERM"}])
-def test_process_that_outlives_its_budget_ends_itself(
-    written: dict[str, str] | None, answered: bool, tmp_path: Path
-) -> None:
+def test_process_that_outlives_its_budget_ends_itself(written: dict[str, str] | None, answered: bool, tmp_path: Path):
     """By the summary, if that is written. Without a coordinator it has used its budget up, and nothing hangs."""
     code = (
         "import sys, time; from pathlib import Path; from microbudget_rl.launch.session import ending;"
@@ -73,7 +71,7 @@ def test_process_that_outlives_its_budget_ends_itself(
 )
 def test_run_that_made_few_updates_names_the_command_that_continues_it(
     status: str, updates: int, settings: list[str], more: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     given = ["conf=quickstart", "run.name=a b", f"run.folder={tmp_path}", *settings]
     config, run = load([*given, "budget.minutes=2"]), RunFolder(tmp_path / "a b")
     claim(run.path, "run")
@@ -93,7 +91,7 @@ def test_run_that_made_few_updates_names_the_command_that_continues_it(
             admit(load(arguments))
 
 
-def test_run_that_cannot_be_resumed_by_the_same_command_says_so(tmp_path: Path) -> None:
+def test_run_that_cannot_be_resumed_by_the_same_command_says_so(tmp_path: Path):
     given, run = ["conf=quickstart", f"run.folder={tmp_path}", "budget.minutes=2"], RunFolder(tmp_path)
     for spent_s, anew in ((20.0, "false"), (80.0, "true")):
         run.write_spent(spent_s, LedgerRecord(start_s=40.0))
@@ -110,7 +108,7 @@ def command(text: str, folder: Path) -> OnEnd:
     return OnEnd(config, folder)
 
 
-def test_command_learns_how_the_run_ended_and_runs_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_command_learns_how_the_run_ended_and_runs_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     names = ("STATUS", "REASON", "EXIT_CODE", "NAME", "FOLDER")
     end = command("; ".join(f'echo "$MICROBUDGET_{name}"' for name in names), tmp_path)
     threads = [threading.Thread(target=end, args=(SUMMARY, 3)) for _ in range(3)]
@@ -132,7 +130,7 @@ def test_command_learns_how_the_run_ended_and_runs_once(tmp_path: Path, capfd: p
 )
 def test_fault_of_the_command_is_said(
     text: str, reason: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
-) -> None:
+):
     monkeypatch.setattr(ending, "PATIENCE_S", 0.05 if "sleep" in text else 60.0)
     command(text, tmp_path)(SUMMARY.model_copy(update={"reason": reason}), 3)
     error = capfd.readouterr().err

@@ -39,7 +39,7 @@ def warmed(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 @pytest.mark.parametrize(("over", "begun"), [(True, False), (False, True), (True, True)])
 def test_a_warm_start_that_is_over_needs_its_source_no_more(
     over: bool, begun: bool, warmed: list[bool], tmp_path: Path
-) -> None:
+):
     config = load(["conf=quickstart", "dashboard.port=0", "model.dtype=float32", "warm_start.source=file:gone.jsonl"])
     checkpoint = tmp_path / "checkpoints" / "update-000003"
     mark(tmp_path, "run")
@@ -53,7 +53,7 @@ def test_a_warm_start_that_is_over_needs_its_source_no_more(
     assert RunRecord(tmp_path).origin().command  # also of a run that was killed before it was written
 
 
-def test_time_and_model_are_kept_from_the_claim_on(tmp_path: Path) -> None:
+def test_time_and_model_are_kept_from_the_claim_on(tmp_path: Path):
     mark(tmp_path, "run")
     (tmp_path / "spent.json").write_text('{"spent_s": 12.5}')
     config = load(["conf=quickstart", "dashboard.port=0", "model.dtype=float32"])
@@ -74,7 +74,7 @@ def test_time_and_model_are_kept_from_the_claim_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("chosen", [3, 2])
-def test_counts_of_problems_name_what_is_missing_and_no_repetitions_of_a_generator(chosen: int) -> None:
+def test_counts_of_problems_name_what_is_missing_and_no_repetitions_of_a_generator(chosen: int):
     mixture = "data.mixture=[{source: file:a.csv}, {source: 'reasoning_gym:chain_sum'}]"
     config = load(["conf=quickstart", mixture, "validation.every=5", "validation.problems=3"])
     selection = tuple(Problem(str(each), "", (1,), "") for each in range(chosen))

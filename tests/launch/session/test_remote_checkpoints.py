@@ -29,7 +29,7 @@ def begin(config: Config) -> Path:
     return folder
 
 
-def test_end_of_a_run_is_copied_and_brought_back(config: Config) -> None:
+def test_end_of_a_run_is_copied_and_brought_back(config: Config):
     check_remote(config)
     folder = begin(config)
     (folder / "report.html").write_text("well done")
@@ -44,7 +44,7 @@ def test_end_of_a_run_is_copied_and_brought_back(config: Config) -> None:
     assert str(folder) in bring_back(config)
 
 
-def test_same_command_begins_where_nothing_is_yet(config: Config) -> None:
+def test_same_command_begins_where_nothing_is_yet(config: Config):
     config = changed(config, {"run.restore": config.checkpoint.remote})
     assert f"{config.checkpoint.remote}/mine" in bring_back(config)
     config = changed(config, {"checkpoint.remote": ""})
@@ -53,7 +53,7 @@ def test_same_command_begins_where_nothing_is_yet(config: Config) -> None:
     assert not Path(config.run.folder, "mine").exists()
 
 
-def test_other_run_of_the_name_is_not_lost(config: Config) -> None:
+def test_other_run_of_the_name_is_not_lost(config: Config):
     folder = begin(config)
     put_ending(config, folder)
     shutil.rmtree(folder)
@@ -71,7 +71,7 @@ def test_other_run_of_the_name_is_not_lost(config: Config) -> None:
     assert Remote(config.checkpoint.remote, "mine").state() == pointer
 
 
-def test_last_copy_that_fails_fails_no_run(config: Config, tmp_path: Path) -> None:
+def test_last_copy_that_fails_fails_no_run(config: Config, tmp_path: Path):
     (tmp_path / "far").write_text("in the way")
     assert "last upload" in put_ending(config, begin(config))
 
@@ -80,7 +80,7 @@ def test_last_copy_that_fails_fails_no_run(config: Config, tmp_path: Path) -> No
     ("name", "folder", "mirror"),
     [("mine", "runs", "runs"), ("runs", "runs/mine", ""), ("mine", "runs", "runs/mine/x")],
 )
-def test_remote_is_no_folder_of_the_run(config: Config, tmp_path: Path, name: str, folder: str, mirror: str) -> None:
+def test_remote_is_no_folder_of_the_run(config: Config, tmp_path: Path, name: str, folder: str, mirror: str):
     begin(config)
     config = changed(
         config,
@@ -90,7 +90,7 @@ def test_remote_is_no_folder_of_the_run(config: Config, tmp_path: Path, name: st
         check_remote(config)
 
 
-def test_remote_with_other_files_is_refused(config: Config, tmp_path: Path) -> None:
+def test_remote_with_other_files_is_refused(config: Config, tmp_path: Path):
     thesis = tmp_path / "far" / "mine" / "thesis.tex"
     thesis.parent.mkdir(parents=True)
     thesis.write_text("years of work")

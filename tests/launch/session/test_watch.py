@@ -82,7 +82,7 @@ def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Follow:
 
 
 @pytest.mark.parametrize("error", [OSError("No space left"), BadInput("lora.rank=3 is not possible")])
-def test_error_of_the_coordinator_is_raised_or_told(follow: Follow, tmp_path: Path, error: Exception) -> None:
+def test_error_of_the_coordinator_is_raised_or_told(follow: Follow, tmp_path: Path, error: Exception):
     """As Ray hands it on."""
     text = f"Traceback: somewhere\n{type(error).__name__}: {error}"
     ending = failing(RayTaskError("run", text, error).as_instanceof_cause())
@@ -100,7 +100,7 @@ def test_error_of_the_coordinator_is_raised_or_told(follow: Follow, tmp_path: Pa
 
 def test_stop_of_the_driver_itself_is_no_silence_of_the_coordinator(
     follow: Follow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     """Each look takes an hour, as with Ctrl-Z: the answer is there at the second. The time is kept meanwhile."""
     hours = iter(range(0, 3_600_000, 3600))
     monkeypatch.setattr(time, "monotonic", lambda: float(next(hours)))
@@ -108,14 +108,14 @@ def test_stop_of_the_driver_itself_is_no_silence_of_the_coordinator(
     assert RunRecord(tmp_path).spent >= 50.0
 
 
-def test_coordinator_that_never_answers_ends_the_run(follow: Follow, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_coordinator_that_never_answers_ends_the_run(follow: Follow, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(watch, "SILENCE_S", 3 * watch.POLL_S)
     summary = follow(looks=1000)
     assert summary.status == "failed"
     assert "2 s" in summary.reason
 
 
-def test_full_disk_ends_the_run_before_there_is_a_coordinator(follow: Follow, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_ends_the_run_before_there_is_a_coordinator(follow: Follow, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(files, "sync", failing(OSError(errno.ENOSPC, "No space left on device")))
     summary = follow(looks=1)
     assert summary.status == "halted"
@@ -135,7 +135,7 @@ def dying(times: int, then: Call, meanwhile: Call = lambda: None) -> Call:
     return call
 
 
-def test_coordinators_that_save_something_may_die_more_often(follow: Follow, tmp_path: Path) -> None:
+def test_coordinators_that_save_something_may_die_more_often(follow: Follow, tmp_path: Path):
     versions, latest = count(1), tmp_path / "checkpoints" / "latest"
 
     def save() -> None:
@@ -148,7 +148,7 @@ def test_coordinators_that_save_something_may_die_more_often(follow: Follow, tmp
     assert [event.update for event in RunRecord(tmp_path).events()] == [1, 2, 3, 4]
 
 
-def test_run_that_has_ended_or_is_told_to_stop_is_not_started_again(follow: Follow, tmp_path: Path) -> None:
+def test_run_that_has_ended_or_is_told_to_stop_is_not_started_again(follow: Follow, tmp_path: Path):
     summary = follow(ending=dying(1, dict, lambda: signal.raise_signal(signal.SIGTERM)))
     assert (summary.status, summary.reason) == ("interrupted", "SIGTERM")
     assert follow(ending=dying(1, dict)).content == json.loads((tmp_path / "summary.json").read_text())
@@ -156,7 +156,7 @@ def test_run_that_has_ended_or_is_told_to_stop_is_not_started_again(follow: Foll
 
 def test_second_signal_says_that_the_run_ends_at_once(
     follow: Follow, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+):
     hurried = list[float]()
     monkeypatch.setattr(watch, "after", lambda seconds, _: hurried.append(seconds))
     follow(ending=dying(1, dict, lambda: [signal.raise_signal(signal.SIGTERM) for _ in range(2)]))

@@ -34,7 +34,7 @@ def evaluations(folder: Path) -> dict[str, tuple[str, str | None]]:
 
 def test_results_are_evaluated_after_their_run_and_a_base_model_once(
     sweeping: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+):
     asked = ("ranks=[1,2]", "seeds=[3,1]", "limit=9", *BENCHMARKS)
     assert sweeping(*asked) == 0
     runs = (f"r{rank}-seed{seed}" for seed in (3, 1) for rank in (1, 2))
@@ -60,9 +60,7 @@ def test_results_are_evaluated_after_their_run_and_a_base_model_once(
     assert calls(tmp_path)[len(order) :] == ["evaluate-r2-seed3"]
 
 
-def test_evaluations_of_what_has_failed_are_left_out_with_the_reason(
-    sweeping: Callable[..., int], tmp_path: Path
-) -> None:
+def test_evaluations_of_what_has_failed_are_left_out_with_the_reason(sweeping: Callable[..., int], tmp_path: Path):
     assert sweeping("ranks=[1,2]", *BENCHMARKS, r1={"end": [3, "halted"]}, **{"evaluate-r2": {"code": 1}}) == 1
     assert evaluations(tmp_path) == {
         "base": ("completed", None),
@@ -81,7 +79,7 @@ def test_evaluations_of_what_has_failed_are_left_out_with_the_reason(
 
 def test_evaluation_of_another_policy_or_seed_or_of_fewer_samples_does_not_count(
     sweeping: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+):
     asked = ("ranks=[1,2]", "seeds=[0,1]", *BENCHMARKS)
     assert sweeping(*asked) == 0
     (tmp_path / "s/r1-seed0/checkpoints/latest/adapter/adapter_model.safetensors").write_text("a later one")
@@ -98,7 +96,7 @@ def test_evaluation_of_another_policy_or_seed_or_of_fewer_samples_does_not_count
     assert sweeping("ranks=[1,2]", "seeds=[0,5,1]", *BENCHMARKS) == 0
 
 
-def test_runs_wait_for_all_base_models_and_each_evaluation_follows_its_run_on_the_same_worker() -> None:
+def test_runs_wait_for_all_base_models_and_each_evaluation_follows_its_run_on_the_same_worker():
     grid = read_grid(["conf=paper", "models=[llama,qwen3,instruct]", "ranks=[8]"])
     bases, runs = ([[f"{job.program} {job.name}" for job in own] for own in phase] for phase in grid.phases(workers=2))
     assert bases == [["evaluate base-llama", "evaluate base-instruct"], ["evaluate base-qwen3"]]
@@ -116,7 +114,7 @@ def test_runs_wait_for_all_base_models_and_each_evaluation_follows_its_run_on_th
 )
 def test_a_sweep_that_a_signal_ends_goes_on_without_work_done_twice(
     at: str, by: signal.Signals, code: int, status: str, sweeping: Callable[..., int], tmp_path: Path
-) -> None:
+):
     """The job at work ends with the sweep."""
     order = ["evaluate-base", "r1", "evaluate-r1", "r2", "evaluate-r2"]
     until = order[: order.index(at) + 1]
@@ -134,7 +132,7 @@ def test_a_sweep_that_a_signal_ends_goes_on_without_work_done_twice(
 
 def test_finished_runs_are_evaluated_later_but_on_no_other_benchmarks_and_only_with_a_checkpoint(
     sweeping: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+):
     assert sweeping("ranks=[1,2]", r2={"checkpoint": False}) == 0
     for _ in range(2):
         assert sweeping("ranks=[1,2]", *BENCHMARKS) == 0

@@ -12,7 +12,7 @@ MIXED = "[{source: file:a.csv, weight: 2},{source: file:b.csv}]"
 APART = ("validation.every=5", "data.eval_source=file:held.csv")
 
 
-def test_every_list_is_an_axis_and_seeds_change_slowest() -> None:
+def test_every_list_is_an_axis_and_seeds_change_slowest():
     grid = read_grid(["conf=quickstart", "seeds=[0,1]", "ranks=[8,64]", "learner.learning_rate=[1e-4,2.0e-4]"])
     order = [f"r{rank}-learning_rate={rate}-seed{seed}" for seed in (0, 1) for rank in (8, 64) for rate in (1e-4, 2e-4)]
     assert [run.name for run in grid.runs] == order
@@ -25,7 +25,7 @@ def test_every_list_is_an_axis_and_seeds_change_slowest() -> None:
     assert [run.name for run in two.runs] == ["target_modules=q_proj", "target_modules=q_proj_v_proj"]
 
 
-def test_models_are_recipes_or_paths() -> None:
+def test_models_are_recipes_or_paths():
     recipes = read_grid(["conf=paper", "models=[llama,qwen3]", "ranks=[8,64]"]).runs
     assert [run.name for run in recipes] == ["llama-r8", "llama-r64", "qwen3-r8", "qwen3-r64"]
     assert recipes[2].config.model.path == "Qwen/Qwen3-0.6B"
@@ -34,7 +34,7 @@ def test_models_are_recipes_or_paths() -> None:
     assert [run.name for run in paths] == ["one", "two"]
 
 
-def test_a_recipe_states_its_sweep_and_the_command_line_replaces_it() -> None:
+def test_a_recipe_states_its_sweep_and_the_command_line_replaces_it():
     paper = read_grid(["conf=paper"])
     assert len(paper.runs) == 15
     assert (paper.settings.benchmarks, paper.settings.n) == (["aime24", "aime25", "amc23"], 16)
@@ -47,7 +47,7 @@ def test_a_recipe_states_its_sweep_and_the_command_line_replaces_it() -> None:
         read_grid(["conf=r8_llama"])  # it extends paper
 
 
-def test_what_a_sweeps_recipe_sets_beyond_its_models_recipe_is_given_to_each_run(tmp_path: Path) -> None:
+def test_what_a_sweeps_recipe_sets_beyond_its_models_recipe_is_given_to_each_run(tmp_path: Path):
     runs = read_grid(["conf=paper_300"]).runs
     assert {(run.config.budget.updates, run.config.learner.problems_per_update) for run in runs} == {(300, 23)}
     assert {load(run.arguments).budget.updates for run in runs} == {300}
@@ -61,7 +61,7 @@ def test_what_a_sweeps_recipe_sets_beyond_its_models_recipe_is_given_to_each_run
     assert (run.config.budget.seconds, run.config.lora.rank) == (24 * 3600, 4)
 
 
-def test_texts_reach_the_runs_as_they_are_typed(tmp_path: Path) -> None:
+def test_texts_reach_the_runs_as_they_are_typed(tmp_path: Path):
     (tmp_path / "own.yaml").write_text('extends: paper\nsweep: {models: [llama]}\ndata: {system: "a # b\\n😀"}\n')
     axis = "data.answer_field=['#1',007,1e3]"
     runs = read_grid([f"conf={tmp_path}/own.yaml", "ranks=8", axis, "run.folder=a #b"]).runs
@@ -92,7 +92,7 @@ def test_texts_reach_the_runs_as_they_are_typed(tmp_path: Path) -> None:
         (["ranks=[8]", "sweep.minutes=9", "budget.minutes=4"], ["budget.minutes", "keep one"]),
     ],
 )
-def test_anything_else_is_refused(arguments: list[str], words: list[str]) -> None:
+def test_anything_else_is_refused(arguments: list[str], words: list[str]):
     with pytest.raises(BadInput) as caught:
         read_grid(["conf=quickstart", *arguments])
     assert "\n" not in str(caught.value)
@@ -125,14 +125,14 @@ def test_anything_else_is_refused(arguments: list[str], words: list[str]) -> Non
         ("learner.learning_rate=[1e-4,1e-5]", [*BENCHMARKS, "validation.every=5"], True),
     ],
 )
-def test_runs_that_cannot_be_compared_are_refused(axis: str, others: list[str], possible: bool) -> None:
+def test_runs_that_cannot_be_compared_are_refused(axis: str, others: list[str], possible: bool):
     grid, key = read_grid(["conf=quickstart", axis, *others]), axis.partition("=")[0]
     with nullcontext() if possible else pytest.raises(BadInput, match=f"^{key}"):
         check_comparable(grid)
 
 
 @pytest.mark.parametrize("parameters", ["{nonsense: 1},{}", "{},{nonsense: 1}"])
-def test_sources_are_read_with_the_settings_of_every_unfinished_run(parameters: str, tmp_path: Path) -> None:
+def test_sources_are_read_with_the_settings_of_every_unfinished_run(parameters: str, tmp_path: Path):
     grid = read_grid(["conf=quickstart", f"run.folder={tmp_path}", f"data.parameters=[{parameters}]"])
     with pytest.raises(BadInput, match="nonsense"):
         check_sources(grid)

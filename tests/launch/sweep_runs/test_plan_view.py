@@ -32,7 +32,7 @@ def paper() -> SweepPlan:
     return planned("conf=paper", "device=A40", "budget.price_per_hour=0.30")
 
 
-def test_the_paper_is_priced_with_its_evaluations_on_one_gpu_and_on_more(paper: SweepPlan) -> None:
+def test_the_paper_is_priced_with_its_evaluations_on_one_gpu_and_on_more(paper: SweepPlan):
     runs_s, all_s = paper.total(paper.grid.runs), sum(paper.seconds.values())
     assert runs_s == 15 * 24 * HOUR
     assert runs_s + 2 * HOUR < all_s < runs_s + 10 * HOUR
@@ -50,14 +50,14 @@ def test_the_paper_is_priced_with_its_evaluations_on_one_gpu_and_on_more(paper: 
     assert float(rows["instruct-r8"][-1]) > 7.2 > float(rows["base-qwen3"][-1])
 
 
-def test_evaluations_take_longer_with_more_samples_and_cost_follows_the_price(paper: SweepPlan) -> None:
+def test_evaluations_take_longer_with_more_samples_and_cost_follows_the_price(paper: SweepPlan):
     twice = planned("conf=paper", "n=32", "simulate=[3]")
     assert 1.5 < twice.total(twice.grid.bases) / paper.total(paper.grid.bases) < 2
     assert "cost" not in "\n".join(shown(twice))
     assert [line.split()[0] for line in shown(twice)[-2:]] == ["3", "Times"]
 
 
-def test_a_plan_names_runs_that_cannot_learn_and_refuses_an_adapter_that_is_not_there() -> None:
+def test_a_plan_names_runs_that_cannot_learn_and_refuses_an_adapter_that_is_not_there():
     plan = planned("conf=paper", "models=[instruct]", "ranks=[8,64]", "budget.updates=2")
     assert shown(plan)[0].startswith("2 of 2 hold 2 updates at most")
     assert all(plan.seconds[run] < 12 * HOUR for run in plan.grid.runs)  # of 24 in the budget
@@ -65,7 +65,7 @@ def test_a_plan_names_runs_that_cannot_learn_and_refuses_an_adapter_that_is_not_
         planned("conf=quickstart", "ranks=[8]", "lora.start_from=nowhere")
 
 
-def test_problems_of_files_are_counted_and_unknown_numbers_said() -> None:
+def test_problems_of_files_are_counted_and_unknown_numbers_said():
     plan = planned("conf=paper_small", "benchmarks=[file:conf/recipes/one_digit.csv,hub:me/mine,heldout]", "limit=20")
     assert "seeds=[0,1,2]" not in " ".join(shown(plan))
     assert plan.sizes == {"one_digit": 20, "mine": None, "heldout": 20}
@@ -86,7 +86,7 @@ def count(machine: Machine, *settings: str) -> int:
     return len(divide(machine, read_grid(["conf=r8_instruct", "seeds=[0,1,2,3,4]", *settings])))
 
 
-def test_each_gpu_is_a_worker_unless_a_run_takes_several(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_gpu_is_a_worker_unless_a_run_takes_several(monkeypatch: pytest.MonkeyPatch):
     assert count(with_a40s(4)) == 4
     assert count(with_a40s(8)) == 5
     assert count(with_a40s(4, cores=2)) == 2
@@ -100,7 +100,7 @@ def test_each_gpu_is_a_worker_unless_a_run_takes_several(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(("gpus", "minutes", "mps", "given"), [(4, 180, "off", "off"), (1, 60, "on", "auto")])
 def test_runs_are_planned_on_their_gpu_with_their_part_of_the_hours(
     gpus: int, minutes: int, mps: str, given: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     """Runs at a time have no MPS of their own, which would see all GPUs."""
     monkeypatch.setattr("microbudget_rl.launch.hardware.machine.MPS_TOOL", "bash")
     seeds = "seeds=[0,1,2,3,4,5,6,7,8]"

@@ -41,7 +41,7 @@ def secret(monkeypatch: pytest.MonkeyPatch) -> str:
         ("OPTIONS", CHAT, 404),
     ],
 )
-def test_only_the_openai_api_is_served_and_only_with_the_key(method: str, path: str, status: int, secret: str) -> None:
+def test_only_the_openai_api_is_served_and_only_with_the_key(method: str, path: str, status: int, secret: str):
     refused = ask(method, path, OPEN, content=b"{}")
     assert (refused.status_code, refused.headers["connection"]) == (401, "close")
     assert KEY in refused.json()["error"]["message"]
@@ -56,7 +56,7 @@ def test_only_the_openai_api_is_served_and_only_with_the_key(method: str, path: 
         *((host, 403) for host in ("rebound.example", "rebound.example@127.0.0.1:8000:1", "")),
     ],
 )
-def test_loopback_serves_its_own_names_only(host: str, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loopback_serves_its_own_names_only(host: str, status: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv(KEY, raising=False)
     assert ask("GET", "/v1/models", host=host).status_code == status
     monkeypatch.setenv(KEY, SECRET)
@@ -70,12 +70,12 @@ async def parts() -> Any:
 @pytest.mark.parametrize(
     ("content", "status"), [(b"{}".ljust(MAX_BYTES), 200), (b"{}".ljust(MAX_BYTES + 1), 413), (parts, 413)]
 )
-def test_bodies_are_limited_by_their_stated_length(content: Any, status: int, secret: str) -> None:
+def test_bodies_are_limited_by_their_stated_length(content: Any, status: int, secret: str):
     body = content if isinstance(content, bytes) else content()
     assert ask("POST", CHAT, key=secret, content=body).status_code == status
 
 
-def test_web_sockets_are_closed() -> None:
+def test_web_sockets_are_closed():
     sent: list[Any] = []
 
     async def send(message: Any) -> None:

@@ -60,7 +60,7 @@ NATS = st.lists(st.floats(-25, 25), min_size=1, max_size=4)
 @given(algorithm=st.sampled_from(ACCEPTED), advantage=st.sampled_from([1.0, -1.0]), ratios=NATS, data=st.data())
 def test_accepted_settings_have_a_bound(
     kl: float, algorithm: AlgorithmConfig, advantage: float, ratios: list[float], data: st.DataObject
-) -> None:
+):
     deltas = data.draw(st.lists(st.floats(-25, 25), min_size=len(ratios), max_size=len(ratios)))
     _, bound = slope_bound(algorithm, int(advantage))
     assert bound is not None
@@ -70,7 +70,7 @@ def test_accepted_settings_have_a_bound(
     assert found.max() <= (most + kl * MAX_PENALTY_SLOPE) * (1 + 1e-9)
 
 
-def test_refused_settings_have_a_token_without_bound() -> None:
+def test_refused_settings_have_a_token_without_bound():
     assert REFUSED
     assert all(AlgorithmConfig(**preset) in ACCEPTED for preset in table("algorithms").values())
     for algorithm in REFUSED:
@@ -78,7 +78,7 @@ def test_refused_settings_have_a_token_without_bound() -> None:
 
 
 @pytest.mark.parametrize("ratio", [25.0, 19.9, -25.0])
-def test_a_sequence_ratio_beyond_the_clamp_has_no_slope(ratio: float) -> None:
+def test_a_sequence_ratio_beyond_the_clamp_has_no_slope(ratio: float):
     unbounded = AlgorithmConfig(ratio="sequence", clip_low=None, clip_high=None, dual_clip=None)
     found = slopes(unbounded, -1.0, [ratio, ratio], [0.0, 0.0])
     assert found.tolist() == pytest.approx([torch.tensor(ratio).exp().item() if abs(ratio) < 20 else 0.0] * 2, rel=1e-5)

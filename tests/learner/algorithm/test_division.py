@@ -35,7 +35,7 @@ def work(samples: list[Tokens], positions: list[int]) -> float:
 
 
 @given(groups, processes)
-def test_processes_share_the_work_evenly(groups: list, processes: int) -> None:
+def test_processes_share_the_work_evenly(groups: list, processes: int):
     """Each sample has one process, no process is further from the mean than a sample, few prompts are on two."""
     samples = flatten(groups)
     parts = divide(samples, processes)
@@ -49,7 +49,7 @@ def test_processes_share_the_work_evenly(groups: list, processes: int) -> None:
     assert cuts <= processes - 1
 
 
-def test_equal_groups_stay_whole() -> None:
+def test_equal_groups_stay_whole():
     samples = flatten([((i,), [(7,) * 5] * 8) for i in range(8)])
     assert [len(part) for part in divide(samples, 4)] == [16] * 4
     assert sorted(map(len, divide([Tokens((1,), (2,))], 3))) == [0, 0, 1]

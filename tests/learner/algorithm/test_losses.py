@@ -90,7 +90,7 @@ COMBINATIONS = [
 
 
 @pytest.mark.long
-def test_every_combination() -> None:
+def test_every_combination():
     for algorithm in COMBINATIONS:
         for seed, lengths in enumerate([(3, 1, 8, 5), (1,), (16, 2)]):
             compare(algorithm, responses(seed, lengths))
@@ -102,12 +102,12 @@ def test_every_combination() -> None:
     st.sampled_from([0.0, 0.05, 0.7, 4.0]),
     st.sampled_from(COMBINATIONS),
 )
-def test_any_shape_and_spread(seed: int, lengths: tuple[int, ...], spread: float, algorithm: AlgorithmConfig) -> None:
+def test_any_shape_and_spread(seed: int, lengths: tuple[int, ...], spread: float, algorithm: AlgorithmConfig):
     compare(algorithm, responses(seed, lengths, spread))
 
 
 @given(st.lists(st.lists(st.floats(-50, 0), min_size=1, max_size=16), min_size=1, max_size=6))
-def test_imitation_is_the_mean_over_all_responses_tokens_in_any_parts(found: list[list[float]]) -> None:
+def test_imitation_is_the_mean_over_all_responses_tokens_in_any_parts(found: list[list[float]]):
     tokens = [value for response in found for value in response]
     totals = Totals(len(found), len(tokens), 16)
     theta = torch.tensor(tokens, dtype=torch.float64, requires_grad=True)
@@ -117,7 +117,7 @@ def test_imitation_is_the_mean_over_all_responses_tokens_in_any_parts(found: lis
     assert gradient.tolist() == pytest.approx([-1 / len(tokens)] * len(tokens))
 
 
-def test_far_apart_probabilities_stay_finite() -> None:
+def test_far_apart_probabilities_stay_finite():
     for method, level in product(METHODS, ["token", "sequence"]):
         algorithm = make({"clip_low": 0.2, "clip_high": 0.2}, mismatch=method, ratio=level, kl=0.1)
         values = torch.tensor([-1000.0, 0.0, -1000.0], requires_grad=True)
@@ -129,7 +129,7 @@ def test_far_apart_probabilities_stay_finite() -> None:
         assert gradient.isfinite().all()
 
 
-def test_tokens_count_as_clipped_where_the_clip_acts() -> None:
+def test_tokens_count_as_clipped_where_the_clip_acts():
     ratios, advantages = [0.5, 0.5, 1.0, 2.0, 2.0, 9.0], [1.0, -1.0, 1.0, 1.0, -1.0, -1.0]
     theta = torch.tensor([math.log(value) for value in ratios])
     zeros, lengths = torch.zeros(6), torch.tensor([2, 4])

@@ -51,7 +51,7 @@ def assert_same_logits(model: Path, adapter: AdapterRef, learner: LoraLearner) -
         assert torch.equal(in_peft(model, adapter)(ids).logits, own_attention(learner)(ids).logits)
 
 
-def test_a_run_can_start_from_an_adapter(make: Make, tiny_model: Path) -> None:
+def test_a_run_can_start_from_an_adapter(make: Make, tiny_model: Path):
     """vLLM and PEFT read the flag of rsLoRA from the adapter's configuration."""
     first = make({"lora.rslora": True})
     adapter = update(first, batch()).adapter
@@ -96,7 +96,7 @@ ALPHA, MODULES = st.integers(1, 64), st.sets(st.sampled_from(PROJECTIONS), min_s
 )
 def test_an_embedded_adapter_is_the_same_policy(
     theirs: Lora, ours: Lora, more: int, foreign: Callable[..., Path], tiny_config: Config, tiny_model: Path
-) -> None:
+):
     """Up to the order of sums in float32, while the adapter itself moves the logits a thousand times as far."""
     folder, rank, modules = foreign(**theirs), theirs["r"], theirs["target_modules"]
     lora = {"rank": rank + more, "start_from": str(folder), **ours}
@@ -116,7 +116,7 @@ def test_an_embedded_adapter_is_the_same_policy(
 
 def test_an_embedded_adapter_is_trained_whole_and_leaves_as_plain_peft(
     foreign: Callable[..., Path], make: Make, tiny_model: Path
-) -> None:
+):
     start = foreign(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"])
     learner = make({"lora.rank": 32, "lora.alpha": 48, "lora.start_from": str(start)})
     before = weights(learner)
@@ -137,7 +137,7 @@ def test_an_embedded_adapter_is_trained_whole_and_leaves_as_plain_peft(
 )
 def test_an_adapter_names_its_base_and_its_commit(
     path: str, base: str, revision: str | None, tiny_config: Config, tiny_model: Path, tmp_path: Path
-) -> None:
+):
     """In PEFT's fields, so that PEFT itself loads the base model as it was."""
     config = changed(tiny_config, {"model.path": path or str(tiny_model), "model.pin": "a" * 40})
     write_adapter(load_model(config, str(tiny_model)), tmp_path / "adapter", durable=False)
@@ -147,7 +147,7 @@ def test_an_adapter_names_its_base_and_its_commit(
 
 def test_base_model_is_loaded_straight_to_its_device(
     tiny_config: Config, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     """A device without contents stands for a GPU."""
     load, devices = AutoModelForCausalLM.from_pretrained, set[str]()
 
@@ -162,7 +162,7 @@ def test_base_model_is_loaded_straight_to_its_device(
 
 
 @pytest.mark.parametrize("init", INITS)
-def test_every_init_is_a_plain_lora(make: Make, tiny_model: Path, init: str) -> None:
+def test_every_init_is_a_plain_lora(make: Make, tiny_model: Path, init: str):
     """Version 0 has the base model's log-probabilities bit for bit, version 1 is a plain LoRA for PEFT."""
     learner = make({"lora.init": init})
     before, again = weights(learner), load_model(learner.config, str(tiny_model))
@@ -178,7 +178,7 @@ def test_every_init_is_a_plain_lora(make: Make, tiny_model: Path, init: str) -> 
     assert sorted(path.name for path in Path(adapter.path).iterdir()) == [CONFIG_FILE, WEIGHTS_FILE]
 
 
-def test_adapter_norms(learner: LoraLearner) -> None:
+def test_adapter_norms(learner: LoraLearner):
     assert set(adapter_norms(learner.model).values()) == {0.0}
     update(learner, batch())
     norms = adapter_norms(learner.model)
@@ -192,7 +192,7 @@ def test_adapter_norms(learner: LoraLearner) -> None:
         assert norm == pytest.approx(torch.stack([p.norm() for p in products]).norm().item(), rel=1e-5)
 
 
-def test_explained_mistakes_are_those_of_peft(learner: LoraLearner, tiny_config: Config, tiny_model: Path) -> None:
+def test_explained_mistakes_are_those_of_peft(learner: LoraLearner, tiny_config: Config, tiny_model: Path):
     """The policy stays the same bit for bit, also between accumulation and step."""
     update(learner, batch())
     learner.accumulate(batch(version=1))
@@ -236,7 +236,7 @@ DEEP = {"num_hidden_layers": 8, "layer_types": 2 * [*3 * ["linear_attention"], "
         ("gemma4_text", GEMMA_4, "per_layer_model_projection"),
     ],
 )
-def test_each_kind_of_module_in_each_kind_of_layer_is_missed(family: str, layers: Lora, apart: str) -> None:
+def test_each_kind_of_module_in_each_kind_of_layer_is_missed(family: str, layers: Lora, apart: str):
     """Under every synthetic adapter, a model without the modules of one kind has other log-probabilities."""
     tiny = Family("", family, "", layers)
     model = adapt(build(tiny), tiny.targets).eval()
@@ -251,7 +251,7 @@ def test_each_kind_of_module_in_each_kind_of_layer_is_missed(family: str, layers
 
 
 @pytest.mark.parametrize(("inputs", "outputs", "rank"), [(40, 30, 8), (30, 40, 8), (40, 6, 8), (6, 40, 8), (20, 20, 1)])
-def test_effective_rank_is_that_of_the_full_product(inputs: int, outputs: int, rank: int) -> None:
+def test_effective_rank_is_that_of_the_full_product(inputs: int, outputs: int, rank: int):
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(shape, generator=generator) for shape in ((rank, inputs), (outputs, rank)))
     b *= 0.5 ** torch.arange(rank)

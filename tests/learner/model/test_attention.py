@@ -22,7 +22,7 @@ HEADS, KV_HEADS, SIZE = 4, 2, 8
 @pytest.mark.parametrize(("size", "dtype"), [(SIZE, torch.float32), (512, torch.bfloat16)])
 @settings(max_examples=25)
 @given(rows=sample_lists().filter(lambda rows: any(row.response for row in rows)))
-def test_no_gradient_reaches_a_token_through_padding(size: int, dtype: torch.dtype, rows: list[Tokens]) -> None:
+def test_no_gradient_reaches_a_token_through_padding(size: int, dtype: torch.dtype, rows: list[Tokens]):
     """Padding repeats tokens of other samples, but only tokens of its own row move a row's output."""
     (batch,) = pack(rows, 1000)
     queries, keys, values = (
@@ -66,9 +66,7 @@ def kernel(query: Tensor, key: Tensor, value: Tensor, ends: Tensor, key_ends: Te
 
 
 @pytest.mark.parametrize("wrong", [None, 0, 1, 2, "output"])
-def test_a_kernel_with_a_wrong_output_or_gradient_is_not_used(
-    wrong: int | str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kernel_with_a_wrong_output_or_gradient_is_not_used(wrong: int | str | None, monkeypatch: pytest.MonkeyPatch):
     def changed(*inputs: Any, **given: Any) -> Tensor:
         inputs = tuple(Wrong.apply(x) if number == wrong else x for number, x in enumerate(inputs))
         return kernel(*inputs, **given) * (1.1 if wrong == "output" else 1.0)

@@ -23,7 +23,7 @@ TRAINED = ("Qwen 3", "SmolLM3", "Gemma 3, text", "Phi-3, Phi-4", "Phi-4-mini", "
 
 
 @pytest.mark.parametrize("name", [*TRAINED, "Qwen 3.5", "LFM2"])
-def test_family_is_trained(name: str, tmp_path: Path) -> None:
+def test_family_is_trained(name: str, tmp_path: Path):
     assert refusal(BY_NAME[name], tmp_path) == ""
 
 
@@ -42,25 +42,25 @@ def test_family_is_trained(name: str, tmp_path: Path) -> None:
         ("Falcon-H1", ("q_proj", "out_proj"), r"out_proj, .*=\[all-linear\]"),
     ],
 )
-def test_a_family_or_a_part_is_refused(name: str, targets: tuple[str, ...], said: str, tmp_path: Path) -> None:
+def test_a_family_or_a_part_is_refused(name: str, targets: tuple[str, ...], said: str, tmp_path: Path):
     assert re.search(said, refusal(replace(BY_NAME[name], asked=targets), tmp_path))
 
 
-def test_weights_of_uneven_families_are_not_shared(tmp_path: Path) -> None:
+def test_weights_of_uneven_families_are_not_shared(tmp_path: Path):
     BY_NAME["LFM2"].configuration.save_pretrained(tmp_path)
     config = changed(Config(), {"model.shared_weights": "on", "lora.target_modules": BY_NAME["LFM2"].targets})
     with pytest.raises(BadInput, match=r"model.shared_weights=on"):
         check_architecture(config, str(tmp_path))
 
 
-def test_heads_are_tied_as_in_transformers() -> None:
+def test_heads_are_tied_as_in_transformers():
     kinds = {family.text or family.kind for family in FAMILIES}
     tied = {kind for kind in kinds if AutoConfig.for_model(kind).tie_word_embeddings}
     assert tied == TIED_BY_DEFAULT
 
 
 @pytest.mark.slow
-def test_the_documented_table_is_the_checks_result() -> None:
+def test_the_documented_table_is_the_checks_result():
     assert "\n".join(rows()) in (ROOT / "docs" / "reference" / "model-families.md").read_text()
 
 
@@ -78,7 +78,7 @@ LAYER = "model.layers.1"
         (LAYER, "gate", torch.nn.Linear(2, 2), "layer 1 has gate besides lora.target_modules"),
     ],
 )
-def test_one_foreign_module_is_enough(place: str, name: str, changed: object, said: str) -> None:
+def test_one_foreign_module_is_enough(place: str, name: str, changed: object, said: str):
     base = LlamaForCausalLM(LlamaConfig(**SHAPE))
     check_modules(base, PROJECTIONS)
     setattr(base.get_submodule(place), name, changed)
@@ -88,7 +88,7 @@ def test_one_foreign_module_is_enough(place: str, name: str, changed: object, sa
         check_modules(base, ("q_proj", "v_proj"))
 
 
-def test_an_unknown_model_type_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_model_type_is_refused(tmp_path: Path):
     (tmp_path / "config.json").write_text('{"model_type": "abacus"}')
     with pytest.raises(BadInput, match=r"cannot build it .*abacus.*; choose"):
         check_architecture(Config(), str(tmp_path))

@@ -51,7 +51,7 @@ def kernels(factor: float) -> Callable[..., None]:
 )
 def test_only_correct_kernels_are_used(
     family: str, factor: float | None, said: str, base: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any
-) -> None:
+):
     module = ModuleType("monkey_patch")
     if factor:
         module.MODEL_TYPE_TO_APPLY_LIGER_FN = {"llama": kernels(factor)}  # type: ignore[attr-defined]
@@ -67,12 +67,12 @@ def test_only_correct_kernels_are_used(
     torch.testing.assert_close(base(input_ids=ids).logits, before)
 
 
-def test_a_delta_rule_without_its_kernels_is_a_warning(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+def test_a_delta_rule_without_its_kernels_is_a_warning(monkeypatch: pytest.MonkeyPatch, caplog: Any):
     monkeypatch.setitem(sys.modules, "fla", None)
     assert [delta_rule_serves(family) for family in ("llama", "qwen3_5_text")] == [True, False]
     assert [record.args[0] for record in caplog.records] == ["qwen3_5_text"]
 
 
-def test_families_are_liger_kernels_own() -> None:
+def test_families_are_liger_kernels_own():
     known = pytest.importorskip("liger_kernel.transformers.monkey_patch").MODEL_TYPE_TO_APPLY_LIGER_FN
     assert known.keys() >= set(FUSED)

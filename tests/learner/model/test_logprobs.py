@@ -39,7 +39,7 @@ def reference(hidden: Tensor, head: Head, targets: Tensor, temperature: float) -
 )
 def test_values_and_gradient(
     tokens: int, size: int, vocabulary: int, temperature: float, chunk: int, logits: tuple[float, float | None]
-) -> None:
+):
     hidden, head, targets = case(tokens, size, vocabulary, torch.float64, *logits)
     weights = torch.linspace(-1, 2, tokens, dtype=torch.float64)
     expected, expected_entropy = reference(hidden, head, targets, temperature)
@@ -58,7 +58,7 @@ def test_values_and_gradient(
     torch.testing.assert_close(gradient, expected_gradient, rtol=0, atol=1e-10)
 
 
-def test_bf16_input_has_a_float32_softmax() -> None:
+def test_bf16_input_has_a_float32_softmax():
     hidden, head, targets = case(64, 48, 500, torch.bfloat16)
     logits = (hidden @ head.weight.T).float()
     got, _ = token_logprobs(hidden, head, targets, 1.0, 16)
@@ -70,7 +70,7 @@ def test_bf16_input_has_a_float32_softmax() -> None:
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.99, 0.9999])
-def test_confident_token_keeps_its_gradient_in_bf16(confidence: float) -> None:
+def test_confident_token_keeps_its_gradient_in_bf16(confidence: float):
     """W_y − Σ p W cancels to zero in bfloat16 when p_y is near 1; such a token could never be unlearned."""
     generator = torch.Generator().manual_seed(0)
     head = torch.randn(500, 64, generator=generator).to(torch.bfloat16)
@@ -84,7 +84,7 @@ def test_confident_token_keeps_its_gradient_in_bf16(confidence: float) -> None:
     assert (hidden.grad.double() - exact.grad).norm() < 0.05 * exact.grad.norm()
 
 
-def test_large_logits_do_not_overflow() -> None:
+def test_large_logits_do_not_overflow():
     hidden, head, targets = case(4, 3, 7)
     got, entropy = token_logprobs(1e4 * hidden, head, targets, 1.0, 4)
     assert got.isfinite().all()
@@ -100,7 +100,7 @@ def test_large_logits_do_not_overflow() -> None:
     st.integers(1, 14),
     st.sampled_from([None, 2.0]),
 )
-def test_divergence_is_exact(tokens: int, vocabulary: int, temperature: float, chunk: int, cap: float | None) -> None:
+def test_divergence_is_exact(tokens: int, vocabulary: int, temperature: float, chunk: int, cap: float | None):
     hidden, head, _ = case(tokens, 5, vocabulary, cap=cap)
     base = hidden.detach().flip(0) + 0.1
     p, q = (distribution(x.detach(), head, temperature) for x in (hidden, base))

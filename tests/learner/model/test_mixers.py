@@ -30,7 +30,7 @@ def gradient(policy: Policy, parts: Sequence[MicroBatch]) -> dict[str, Tensor]:
 
 @settings(max_examples=5)
 @given(samples=sample_lists(), budget=st.integers(1, 120))
-def test_gradient_is_that_of_each_sample_alone(policy: Policy, samples: list[Tokens], budget: int) -> None:
+def test_gradient_is_that_of_each_sample_alone(policy: Policy, samples: list[Tokens], budget: int):
     ours = gradient(policy, pack(samples, budget, policy.mixes))
     expected = gradient(policy, [part for each in samples for part in pack([each], budget, whole=True)])
     largest = max([value.abs().max().item() for value in expected.values()], default=0.0)

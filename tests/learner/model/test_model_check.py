@@ -122,7 +122,7 @@ def sound(name: str, scale: float, dtype: torch.dtype) -> Any:
 @pytest.mark.parametrize("scale", [1.0, 0.05])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("what", CHANGES)
-def test_a_mistake_is_refused(what: str, dtype: torch.dtype, scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mistake_is_refused(what: str, dtype: torch.dtype, scale: float, monkeypatch: pytest.MonkeyPatch):
     """Small weights make the model's distribution nearly uniform."""
     name, change = CHANGES[what]
     base = sound(name, scale, dtype)
@@ -135,7 +135,7 @@ def test_a_mistake_is_refused(what: str, dtype: torch.dtype, scale: float, monke
 @pytest.mark.parametrize(("scale", "refused"), [(10.0, False), (math.nan, True)])
 def test_a_difference_in_bfloat16_alone_is_a_warning_unless_it_is_no_number(
     scale: float, refused: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+):
     base = model("Llama 2, 3", torch.bfloat16)
 
     def wrong(_: Any, query: Tensor, **given: Any) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def test_a_difference_in_bfloat16_alone_is_a_warning_unless_it_is_no_number(
     assert ("in float32 its first layers agree" in caplog.text) == (not refused)
 
 
-def test_copies_of_the_first_layers_are_freed_at_once() -> None:
+def test_copies_of_the_first_layers_are_freed_at_once():
     """The learner's share of a GPU has no room for them beside a batch."""
     base = model("Llama 2, 3")
     with leaving_no_module():
@@ -157,7 +157,7 @@ def test_copies_of_the_first_layers_are_freed_at_once() -> None:
         check_model(base)
 
 
-def test_only_the_first_layer_of_each_kind_is_copied() -> None:
+def test_only_the_first_layer_of_each_kind_is_copied():
     """Of ten, whose last two use the keys and values of the two before them."""
     deep = GEMMA_4 | {"num_hidden_layers": 10, "layer_types": [*4 * ["sliding_attention"], "full_attention"] * 2}
     base = adapt(build(Family("", "gemma4_text", "", deep))).get_base_model()
@@ -165,12 +165,12 @@ def test_only_the_first_layer_of_each_kind_is_copied() -> None:
     assert len(model_check._sharp_part(base).model.layers) == 6
 
 
-def test_attention_with_a_soft_cap_is_refused() -> None:
+def test_attention_with_a_soft_cap_is_refused():
     with pytest.raises(BadInput, match="the learner lacks something"):
         check_model(model("Gemma 2"))
 
 
-def test_the_model_is_left_as_it_was() -> None:
+def test_the_model_is_left_as_it_was():
     base = model("Gemma 3, text", torch.bfloat16)
     before = {name: value.clone() for name, value in base.state_dict().items()}
     window, layers = base.config.sliding_window, len(base.model.layers)

@@ -36,7 +36,7 @@ def passes(made: Linear, x: Tensor, least: float = -1.0) -> list[Tensor]:
 
 
 @given(st.integers(1, 40), SIZES, SIZES, st.integers(1, 16), st.booleans())
-def test_values_and_gradients_are_pefts(tokens: int, inputs: int, outputs: int, rank: int, bias: bool) -> None:
+def test_values_and_gradients_are_pefts(tokens: int, inputs: int, outputs: int, rank: int, bias: bool):
     x = torch.randn(1, tokens, inputs, generator=torch.Generator().manual_seed(tokens))
     ours, theirs = (passes(layer(kind, inputs, outputs, rank, bias), x) for kind in (Projection, Linear))
     for own, other in zip(ours, theirs, strict=True):
@@ -47,7 +47,7 @@ def test_values_and_gradients_are_pefts(tokens: int, inputs: int, outputs: int, 
 @given(st.integers(1, 40), SIZES, SIZES, st.integers(1, 16), st.booleans())
 def test_chained_products_give_pefts_values_and_gradients(
     tokens: int, inputs: int, outputs: int, rank: int, bias: bool
-) -> None:
+):
     """They are exact in float64, and in bfloat16 no further from that than PEFT's."""
     x = torch.randn(1, tokens, inputs, generator=torch.Generator().manual_seed(tokens))
 
@@ -72,9 +72,7 @@ def test_chained_products_give_pefts_values_and_gradients(
 @pytest.mark.parametrize(
     ("chain", "dtype"), [(False, torch.float32), (True, torch.float32), (True, torch.bfloat16)], ids=str
 )
-def test_the_backward_pass_keeps_little_but_the_input(
-    chain: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_backward_pass_keeps_little_but_the_input(chain: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
     """A chain of products keeps its inner vector, too."""
     monkeypatch.setattr(projection, "chains", lambda x: chain)
     kept: list[tuple[int, ...]] = []
@@ -89,7 +87,7 @@ def test_the_backward_pass_keeps_little_but_the_input(
 
 
 @pytest.mark.parametrize("case", ["dropout", "disabled", "evaluated"])
-def test_other_cases_go_to_peft(case: str) -> None:
+def test_other_cases_go_to_peft(case: str):
     x = torch.randn(1, 40, 6)
     outputs = []
     for kind in (Projection, Linear):

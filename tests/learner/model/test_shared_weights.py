@@ -72,7 +72,7 @@ def assert_as_from_the_file(weights: Mapping[str, Tensor], folder: Path) -> None
     assert torch.equal(mapped(ids).logits, loaded(ids).logits)
 
 
-def test_a_learner_trains_on_weights_of_another_process(tiny_config: Config, tiny_model: Path, tmp_path: Path) -> None:
+def test_a_learner_trains_on_weights_of_another_process(tiny_config: Config, tiny_model: Path, tmp_path: Path):
     dtypes = ("float32", "bfloat16")
     folders = write_all(FEW, tiny_model, tmp_path)
     models = [(dtype, tiny_model) for dtype in dtypes] + [("float32", folder) for folder in folders]
@@ -99,7 +99,7 @@ def test_a_learner_trains_on_weights_of_another_process(tiny_config: Config, tin
 
 
 @pytest.mark.slow
-def test_every_family_is_mapped(tiny_model: Path, tmp_path: Path) -> None:
+def test_every_family_is_mapped(tiny_model: Path, tmp_path: Path):
     even = [family for family in FAMILIES if (family.text or family.kind) not in UNEVEN]
     trained = [family.name for family in even if not refusal(family, tmp_path / family.kind)]
     folders = write_all(trained, tiny_model, tmp_path)

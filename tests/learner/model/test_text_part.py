@@ -25,7 +25,7 @@ pytestmark = pytest.mark.long
 
 
 @pytest.mark.parametrize("name", ["Qwen 3.5", "Gemma 4"])
-def test_an_adapter_fits_the_whole_model_and_its_export(name: str, tmp_path: Path) -> None:
+def test_an_adapter_fits_the_whole_model_and_its_export(name: str, tmp_path: Path):
     family, (model, adapter, alone, merged) = BY_NAME[name], (tmp_path / each for each in "mnop")
     build(family).save_pretrained(model)
     settings: dict[str, Any] = {"model.path": str(model), "model.dtype": "float32", "lora.rank": 4, "lora.alpha": 8}
@@ -58,7 +58,7 @@ def test_an_adapter_fits_the_whole_model_and_its_export(name: str, tmp_path: Pat
         assert all((each.eval()(ids).logits - expected).abs().max() < 1e-4 * moved for each in same)
 
 
-def test_a_missing_weight_is_not_drawn_at_random(tmp_path: Path) -> None:
+def test_a_missing_weight_is_not_drawn_at_random(tmp_path: Path):
     build(BY_NAME["Gemma 4"]).save_pretrained(tmp_path)
     file, name = tmp_path / "model.safetensors", "per_layer_model_projection.weight"
     weights = load_file(file)

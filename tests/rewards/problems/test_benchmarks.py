@@ -33,7 +33,7 @@ def write(rows: Rows) -> Benchmark:
     return find_benchmarks(["file:benchmark.jsonl"])[0]
 
 
-def test_benchmarks_use_the_recipes_template(config: Config, tiny_tokenizer: Any) -> None:
+def test_benchmarks_use_the_recipes_template(config: Config, tiny_tokenizer: Any):
     rows: Rows = [{"question": f"{a} + 1", "answer": f"because #### {a + 1}"} for a in range(8)]
     benchmark = write([*rows, {"question": "?", "answer": ""}])
     config = changed(config, {"data.problem_field": "problem"})
@@ -45,7 +45,7 @@ def test_benchmarks_use_the_recipes_template(config: Config, tiny_tokenizer: Any
     assert limited.problems == loaded.problems[:3]
 
 
-def test_the_recipe_names_unusual_columns(config: Config, tiny_tokenizer: Any) -> None:
+def test_the_recipe_names_unusual_columns(config: Config, tiny_tokenizer: Any):
     benchmark = write([{"q": "1 + 1", "result": 2}])
     with pytest.raises(BadInput, match=r"data.problem_field: .*q, result"):
         load_benchmark(benchmark, config, tiny_tokenizer)
@@ -60,7 +60,7 @@ def test_the_recipe_names_unusual_columns(config: Config, tiny_tokenizer: Any) -
 
 def test_another_generator_has_none_of_the_parameters_of_the_training_source(
     config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     given = list[Any]()
     monkeypatch.setattr(
         "microbudget_rl.rewards.problems.sources.read",
@@ -73,7 +73,7 @@ def test_another_generator_has_none_of_the_parameters_of_the_training_source(
     assert [data.parameters for data in given] == [{}, {"max_terms": 9}]
 
 
-def test_heldout_problems_are_the_recipes(config: Config, tiny_tokenizer: Any) -> None:
+def test_heldout_problems_are_the_recipes(config: Config, tiny_tokenizer: Any):
     [heldout] = find_benchmarks(["heldout"])
     config = changed(config, {"data.problem_pattern": "", "data.size": 20, "eval.problems": 10})
     assert len(load_benchmark(heldout, config, tiny_tokenizer, limit=4).problems) == 4
@@ -81,7 +81,7 @@ def test_heldout_problems_are_the_recipes(config: Config, tiny_tokenizer: Any) -
         load_benchmark(heldout, changed(config, {"eval.problems": 0}), tiny_tokenizer)
 
 
-def test_problems_that_chose_the_policy_are_filtered_and_counted(config: Config, tiny_tokenizer: Any) -> None:
+def test_problems_that_chose_the_policy_are_filtered_and_counted(config: Config, tiny_tokenizer: Any):
     benchmark = write([{"question": f"{a} + 1", "answer": f"{a + 1}"} for a in range(8)])
     everything = load_benchmark(benchmark, config, tiny_tokenizer).problems
     golds = [everything[place].gold for place in (0, 5)]
@@ -94,7 +94,7 @@ def test_problems_that_chose_the_policy_are_filtered_and_counted(config: Config,
 TOYS = ("one_digit", "two_digits", "three_terms")
 
 
-def test_toy_benchmarks_are_in_the_package_and_apart_from_the_problems_of_their_recipe(tiny_tokenizer: Any) -> None:
+def test_toy_benchmarks_are_in_the_package_and_apart_from_the_problems_of_their_recipe(tiny_tokenizer: Any):
     """The working directory is another one."""
     config = load(["conf=paper_small", "rollout.max_prompt_tokens=1024"])
     toys = command_line(["conf=paper_small"], SweepCommandLine).sweep.benchmarks

@@ -29,7 +29,7 @@ def candidates(loader: Loader, settings: dict[str, Any], solved: Rows = ()) -> P
     return load_with_candidates(changed(loader.config, settings), loader.tokenizer)
 
 
-def test_a_model_is_shown_examples_only_where_it_samples_for_itself(loader: Loader) -> None:
+def test_a_model_is_shown_examples_only_where_it_samples_for_itself(loader: Loader):
     first = loader.load().train[0]
     asked = first.prompt.split("\n")[1].removesuffix("<|im_end|>")
     problems = candidates(loader, {**SELF, "data.few_shot": [ExampleConfig("7 - 7", "0")]})
@@ -47,7 +47,7 @@ def test_a_model_is_shown_examples_only_where_it_samples_for_itself(loader: Load
         candidates(loader, {**SELF, "rollout.max_prompt_tokens": longest})
 
 
-def test_solutions_are_responses_of_an_engine(loader: Loader) -> None:
+def test_solutions_are_responses_of_an_engine(loader: Loader):
     rows = [{**row, "solution": f"It is \\boxed{{{row['answer']}}}."} for row in SUMS]
     problems = candidates(loader, SOLVED, rows)
     heldout = {problem.prompt for problem in problems.heldout}
@@ -64,13 +64,13 @@ def test_solutions_are_responses_of_an_engine(loader: Loader) -> None:
     assert {each.id for each in problems.candidates} - {each.id for each in fewer.candidates} == {problems.train[0].id}
 
 
-def test_of_a_large_source_only_so_many_as_may_be_needed_are_read(loader: Loader) -> None:
+def test_of_a_large_source_only_so_many_as_may_be_needed_are_read(loader: Loader):
     rows = [{**row, "solution": "So."} for row in SUMS]
     problems = candidates(loader, {**SOLVED, "warm_start.demonstrations": 2}, rows)
     assert 0 < len(problems.candidates) <= 2 * TRIED < len(SUMS) - len(problems.heldout)
 
 
-def test_unusable_solutions_are_left_out(loader: Loader) -> None:
+def test_unusable_solutions_are_left_out(loader: Loader):
     texts = ["", "So " * 40, "Fine.<|im_end|>", "Fine.", None]
     rows = [{"problem": f"What is {i} less?", "answer": "1", "solution": text} for i, text in enumerate(texts)]
     assert [each.text for each in candidates(loader, SOLVED, rows).solutions] == ["Fine.\n\\boxed{1}"]
@@ -84,12 +84,12 @@ def test_unusable_solutions_are_left_out(loader: Loader) -> None:
         ([], "warm_start.source: .*solved.jsonl"),
     ],
 )
-def test_a_source_without_solutions_is_refused(solved: Rows, said: str, loader: Loader) -> None:
+def test_a_source_without_solutions_is_refused(solved: Rows, said: str, loader: Loader):
     with pytest.raises(BadInput, match=said):
         candidates(loader, SOLVED, solved)
 
 
-def test_own_columns_count_where_the_source_has_them(loader: Loader) -> None:
+def test_own_columns_count_where_the_source_has_them(loader: Loader):
     own = {"data.problem_field": "problem", "data.problem_pattern": r"What is (\d+ \+ \d+)\?"}
     solved: Rows = [{"question": "Nine and nine?", "answer": GSM8K}]
     problems = candidates(loader, {**SOLVED, **own, "eval.problems": 2}, solved)
@@ -101,7 +101,7 @@ def test_own_columns_count_where_the_source_has_them(loader: Loader) -> None:
 @pytest.mark.parametrize("preset", ["paper", "dapo"])
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("solution", [GSM8K, OPEN_RS, "#### First\nIt is 18."])
-def test_what_is_learned_earns_the_reward(solution: str, after: bool, preset: str) -> None:
+def test_what_is_learned_earns_the_reward(solution: str, after: bool, preset: str):
     config = changed(Config(), {"reward.format": table("rewards")[preset]["format"], "reward.after_thinking": after})
     for opened in (False, True):
         text = response_of(solution, "18", config, opened=opened)
@@ -114,6 +114,6 @@ def test_what_is_learned_earns_the_reward(solution: str, after: bool, preset: st
 
 
 @pytest.mark.parametrize("solution", ["So \\boxed{3}, and 7.\n#### 7", "<think>\\boxed{7}</think> It is 7.\n#### 7"])
-def test_a_box_that_is_not_the_answer_does_not_stand_for_it(solution: str) -> None:
+def test_a_box_that_is_not_the_answer_does_not_stand_for_it(solution: str):
     config = changed(Config(), {"reward.format": 0.0})
     assert response_of(solution, "7", config, opened=False).endswith("\n\\boxed{7}")

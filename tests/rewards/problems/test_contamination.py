@@ -13,13 +13,13 @@ def alike(one: str, other: str, answers: tuple[str, str] = ("", "")) -> bool:
     return bool(found)
 
 
-def test_drawings_are_not_compared() -> None:
+def test_drawings_are_not_compared():
     assert alike(f"[asy] fill(C); [/asy] {TEXT}", f"{TEXT} [asy] draw(A--B); [/asy]")
     assert not alike(f"[asy] fill(C); [/asy] {TEXT}", f"[asy] {TEXT} [/asy] What is the area of the figure?")
 
 
 @pytest.mark.parametrize("text", ["[asy]" * 200_000, "[/asy]" + "[asy]" * 200_000, "[asy]" * 200_000 + "[/asy]"])
-def test_endless_drawings_take_linear_time(text: str) -> None:
+def test_endless_drawings_take_linear_time(text: str):
     assert not alike(TEXT, text)
 
 
@@ -60,17 +60,17 @@ BILL = "Paul paid $1,200 for a sofa and $75 for each of four chairs. How much di
 )
 def test_the_same_problem_in_other_words_is_found_and_no_other(
     one: str, other: str, answers: tuple[str, str], same: bool
-) -> None:
+):
     assert alike(one, other, answers) == alike(other, one, answers[::-1]) == same
 
 
-def test_numbers_that_many_problems_have_tell_none_of_them_apart() -> None:
+def test_numbers_that_many_problems_have_tell_none_of_them_apart():
     """As those of the instructions for an answer."""
     one, *others = (RawProblem(f"Is {name} a knight? Say 1000001 for yes.", "1000001") for name in "abcdefghijkl")
     assert [len(found) for found in near_duplicates([one], others)] == [0]
 
 
-def test_copies_and_commuted_problems_are_found_however_many_there_are() -> None:
+def test_copies_and_commuted_problems_are_found_however_many_there_are():
     sums = [RawProblem(f"Problem 7: compute {' + '.join(order)}.", "") for order in permutations("3912")]
     assert near_duplicates(sums[:1], sums) == [set(range(24))]
     asked = [RawProblem(f"Add {a} + {b}.", "15") for a, b in ("39", "93")] * 6

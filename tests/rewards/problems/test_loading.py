@@ -31,7 +31,7 @@ from tests.rewards.problems.rows import ALL, LONG, SUMS, WRITERS, Loader, Rows, 
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_every_file_type_gives_the_same_problems(kind: str, loader: Loader) -> None:
+def test_every_file_type_gives_the_same_problems(kind: str, loader: Loader):
     expected = loader.load()
     WRITERS[kind](file := Path(f"rows.{kind}"), SUMS)
     for mark in (b"", b"\xef\xbb\xbf" if kind != "parquet" else b""):  # of the byte order
@@ -43,7 +43,7 @@ def test_every_file_type_gives_the_same_problems(kind: str, loader: Loader) -> N
     assert expected.filtered_counts == {}
 
 
-def test_prompt_is_the_chat_template_around_the_template(loader: Loader) -> None:
+def test_prompt_is_the_chat_template_around_the_template(loader: Loader):
     rows = [{"question": "Find {x} in \\frac{x}{2}=1", "final_answer": 2}]
     settings = {"data.template": "{problem} Box it: \\boxed{}.", "data.system": "Be brief."}
     (problem,) = loader.load({**ALL, **settings}, rows).train
@@ -55,12 +55,12 @@ def test_prompt_is_the_chat_template_around_the_template(loader: Loader) -> None
     assert problem.gold == "2"
 
 
-def test_order_of_rows_and_run_seed_change_nothing(loader: Loader) -> None:
+def test_order_of_rows_and_run_seed_change_nothing(loader: Loader):
     expected = loader.load()
     assert loader.load({"run.seed": 5}, SUMS[::-1]) == expected
 
 
-def test_bad_rows_are_filtered_and_counted(loader: Loader) -> None:
+def test_bad_rows_are_filtered_and_counted(loader: Loader):
     bad: Rows = [
         problem_row(" What is 3 + 3?", "7"),
         problem_row("What is 4 + 4?", "8"),
@@ -86,7 +86,7 @@ def test_bad_rows_are_filtered_and_counted(loader: Loader) -> None:
     assert [p.gold for p in problems.train + problems.heldout if "1/4" in p.prompt] == [r"\frac{1}{2}"]
 
 
-def test_a_reward_that_weighs_no_answers_takes_any_reference_answer(loader: Loader) -> None:
+def test_a_reward_that_weighs_no_answers_takes_any_reference_answer(loader: Loader):
     rows = [*SUMS, problem_row("Who is it?", '{"name": "Ann", "age": 7}')]
     assert loader.load(None, rows).filtered_counts == {BAD_GOLD: 1}
     problems = loader.load({"reward.accuracy": 0.0}, rows)
@@ -94,20 +94,20 @@ def test_a_reward_that_weighs_no_answers_takes_any_reference_answer(loader: Load
     assert '{"name": "Ann", "age": 7}' in {problem.gold for problem in problems.all}
 
 
-def test_pattern_takes_its_group_and_filters_the_rest(loader: Loader) -> None:
+def test_pattern_takes_its_group_and_filters_the_rest(loader: Loader):
     problems = loader.load({"data.problem_pattern": r"What is ([12]\d* \+ \d+)\?", "eval.problems": 2})
     assert "12 + 12" in texts(problems.train + problems.heldout)
     assert problems.filtered_counts == {NO_MATCH: 8}
 
 
-def test_examples_precede_problems_and_are_none(loader: Loader) -> None:
+def test_examples_precede_problems_and_are_none(loader: Loader):
     problems = loader.load({"data.few_shot": [ExampleConfig("What is 3 + 3?", "6")]})
     shown = "<|im_start|>user\nWhat is 3 + 3?<|im_end|>\n<|im_start|>assistant\n6<|im_end|>\n<|im_start|>user\n"
     assert problems.filtered_counts == {SHOWN: 1}
     assert all(problem.prompt.startswith(shown) for problem in problems.train + problems.heldout)
 
 
-def test_copies_count_once_unless_their_golds_differ(loader: Loader) -> None:
+def test_copies_count_once_unless_their_golds_differ(loader: Loader):
     rows = [
         problem_row("What is $1/2$ of 1?", "0.5"),
         problem_row("what  is 1/2 of 1?", r"\frac{1}{2}"),
@@ -129,7 +129,7 @@ EVAL = {"data.eval_source": "file:eval.jsonl", "rollout.max_prompt_tokens": 300}
 
 
 @EITHER_TREATMENT
-def test_overlap_with_held_out_problems_is_filtered_or_reported(treatment: str, reason: str, loader: Loader) -> None:
+def test_overlap_with_held_out_problems_is_filtered_or_reported(treatment: str, reason: str, loader: Loader):
     shown = [
         problem_row(LONG.format(120, 3), "40"),
         problem_row(r"What is $\left(3+5\right)$?", "8"),
@@ -146,9 +146,7 @@ def test_overlap_with_held_out_problems_is_filtered_or_reported(treatment: str, 
 
 
 @EITHER_TREATMENT
-def test_training_problems_that_overlap_a_benchmark_are_not_trained_on(
-    treatment: str, reason: str, loader: Loader
-) -> None:
+def test_training_problems_that_overlap_a_benchmark_are_not_trained_on(treatment: str, reason: str, loader: Loader):
     rows = [*SUMS, *(problem_row(LONG.format(120, hours), str(120 // hours)) for hours in (3, 4, 5))]
     settings = {"data.contamination": treatment, "rollout.max_prompt_tokens": 300, "validation.every": 1}
     before = loader.load(settings, rows)
@@ -170,7 +168,7 @@ def test_training_problems_that_overlap_a_benchmark_are_not_trained_on(
 
 
 @pytest.mark.parametrize("source", ["file:missing.jsonl", "reasoning_gym:no"])
-def test_a_benchmark_that_cannot_be_loaded_is_named(source: str, loader: Loader) -> None:
+def test_a_benchmark_that_cannot_be_loaded_is_named(source: str, loader: Loader):
     loader.refuse(
         {"eval.benchmarks": [BenchmarkConfig("file:sums.jsonl", limit=1), BenchmarkConfig(source)]}, "benchmarks[1]"
     )
@@ -185,7 +183,7 @@ COMMUTED = [
 """36 sums, each in both orders."""
 
 
-def test_filtered_rows_are_listed_for_every_reason(loader: Loader) -> None:
+def test_filtered_rows_are_listed_for_every_reason(loader: Loader):
     filtered = loader.load(None, [*SUMS, problem_row("What is open?", "3 +")]).filtered
     many = [FilteredRow("source", DUPLICATE, "1 + 1", "2")] * (MOST_LISTED + 5)
     write_listing(Path("listing.jsonl"), (*many, *filtered))
@@ -206,14 +204,14 @@ def test_filtered_rows_are_listed_for_every_reason(loader: Loader) -> None:
         ({"Problem": "another", "problem": "3 + 4?", "answer": "7", "Answer": "8"}, "7"),
     ],
 )
-def test_columns_and_answers_of_common_data_sets(row: dict[str, Any], gold: str, loader: Loader) -> None:
+def test_columns_and_answers_of_common_data_sets(row: dict[str, Any], gold: str, loader: Loader):
     (problem,) = loader.load(ALL, [row]).train
     assert "3 + 4?" in problem.prompt
     assert verify(problem.gold, rf"\boxed{{{gold}}}").status is Status.CORRECT
 
 
 @pytest.mark.long
-def test_chat_settings_reach_the_chat_template(loader: Loader) -> None:
+def test_chat_settings_reach_the_chat_template(loader: Loader):
     loader.tokenizer = copy(loader.tokenizer)
     loader.tokenizer.chat_template += "{% if enable_thinking %}<think>{% endif %}"
     for thinking in (False, True):
@@ -221,7 +219,7 @@ def test_chat_settings_reach_the_chat_template(loader: Loader) -> None:
         assert {problem.prompt.endswith("<think>") for problem in problems} == {thinking}
 
 
-def test_conversations_become_prompts_as_they_are(loader: Loader) -> None:
+def test_conversations_become_prompts_as_they_are(loader: Loader):
     said = [("system", "Be brief."), ("user", "What is 1 + 1?"), ("assistant", "2"), ("user", "And 2 + 2?")]
     turns = [{"role": role, "content": content} for role, content in said]
     (problem,) = loader.load(ALL, [{"prompt": turns, "solution": "4"}]).train
@@ -251,9 +249,7 @@ def test_conversations_become_prompts_as_they_are(loader: Loader) -> None:
         ({"model.stop_tokens": ["<|im_end|>", "<|eot_id|>"]}, ("model.stop_tokens", "<|eot_id|>", "<|im_end|>")),
     ],
 )
-def test_refusals_name_the_setting_and_the_choices(
-    settings: dict[str, Any], words: tuple[str, ...], loader: Loader
-) -> None:
+def test_refusals_name_the_setting_and_the_choices(settings: dict[str, Any], words: tuple[str, ...], loader: Loader):
     write_rows(Path("sums.jsonl"), [{**row, "nothing": ""} for row in SUMS])
     write_rows(Path("text.jsonl"), [{"text": "1 + 1", "answer": "2"}])
     write_rows(Path("open.jsonl"), [problem_row("p", "}{")])
@@ -268,7 +264,7 @@ def test_refusals_name_the_setting_and_the_choices(
 @pytest.mark.parametrize("source", ["", "file:eval.jsonl"])
 def test_problems_that_choose_are_others_than_those_that_report(
     source: str, asked: tuple[int, int], shares: tuple[int, int], loader: Loader
-) -> None:
+):
     """Where 15 are too few for both, each gets its share, at least one. `validation.problems` alone does nothing."""
     write_rows(Path("eval.jsonl"), [problem_row(f"What is {n} + 1000?", str(n + 1000)) for n in range(15)])
     settings = {"eval.problems": asked[0], "validation.problems": asked[1], "data.eval_source": source}
@@ -284,7 +280,7 @@ def test_problems_that_choose_are_others_than_those_that_report(
 
 @EITHER_TREATMENT
 @pytest.mark.parametrize("source", ["", "file:eval.jsonl"])
-def test_near_duplicates_are_on_one_side(source: str, treatment: str, reason: str, loader: Loader) -> None:
+def test_near_duplicates_are_on_one_side(source: str, treatment: str, reason: str, loader: Loader):
     write_rows(Path("eval.jsonl"), COMMUTED)
     settings = {"eval.problems": 20, "validation.every": 1, "validation.problems": 12, "data.eval_source": source}
     problems = loader.load({**settings, "data.contamination": treatment}, SUMS if source else COMMUTED)
@@ -300,7 +296,7 @@ def test_near_duplicates_are_on_one_side(source: str, treatment: str, reason: st
         assert bool(train & (heldout | selection)) == (treatment == "report_only")
 
 
-def test_one_held_out_problem_cannot_both_choose_and_report(loader: Loader) -> None:
+def test_one_held_out_problem_cannot_both_choose_and_report(loader: Loader):
     write_rows(Path("eval.jsonl"), SUMS[:1])
     settings = {"data.eval_source": "file:eval.jsonl", "validation.every": 5}
     loader.refuse(settings, "validation.every=5", "eval_source", "validation.every=0")
@@ -326,7 +322,7 @@ LOOP = "{% for i in range(99999) %}"
 )
 def test_foreign_template_is_tried_in_a_worker_that_is_killed(
     template: str | None, said: str, loader: Loader, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     """Not in a fork of this process, in which another thread may start Ray and hold locks."""
     monkeypatch.setattr(os, "fork", lambda: pytest.fail("forked"))
     loader.tokenizer = copy(loader.tokenizer)
@@ -336,7 +332,7 @@ def test_foreign_template_is_tried_in_a_worker_that_is_killed(
 
 def test_preview_reports_a_source_and_shows_prompts(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     others = [problem_row("What is nothing?", ""), problem_row("What is its mass?", "750 g")]
     write_rows(Path("rows.jsonl"), [*SUMS, *SUMS[:2], *others])
@@ -351,7 +347,7 @@ def test_preview_reports_a_source_and_shows_prompts(
 
 def test_rows_of_a_source_are_saved_with_all_columns_into_a_new_file(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     write_rows(Path("rows.jsonl"), rows := [{"question": f"{n} + 1?", "answer": n + 1, "level": [n]} for n in range(3)])
     monkeypatch.setattr(
         "microbudget_rl.rewards.problems.__main__.benchmarks", lambda: {"aime24": Benchmark("", "file:rows.jsonl")}

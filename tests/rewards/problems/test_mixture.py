@@ -34,7 +34,7 @@ def sides(problems: ProblemSet) -> list[Counter[str]]:
     return [Counter(one.source for one in side) for side in (problems.train, problems.heldout, problems.selection)]
 
 
-def test_each_source_is_read_and_shown_by_its_own_settings(loader: Loader) -> None:
+def test_each_source_is_read_and_shown_by_its_own_settings(loader: Loader):
     own = {"template": "Compute: {problem}", "system": "Be brief.", "few_shot": [ExampleConfig("2 times 2?", "4")]}
     functions = {"reward.custom": [CustomRewardConfig("posixpath:join")]}
     named = [{**row, "data_source": "the row's own"} for row in PRODUCTS]
@@ -46,7 +46,7 @@ def test_each_source_is_read_and_shown_by_its_own_settings(loader: Loader) -> No
     assert {one.prompt.count("<|im_start|>user") for one in problems.train if one.source == "prod"} == {2}
 
 
-def test_held_out_are_weights_but_at_most_the_share_of_each(loader: Loader) -> None:
+def test_held_out_are_weights_but_at_most_the_share_of_each(loader: Loader):
     validated = {"validation.every": 5, "validation.problems": 8, "eval.problems": 8}
     problems = loader.load({**mix(), **validated})
     assert sides(problems) == [{"sums": 26, "prod": 88}, {"sums": 2, "prod": 6}, {"sums": 2, "prod": 6}]
@@ -54,20 +54,20 @@ def test_held_out_are_weights_but_at_most_the_share_of_each(loader: Loader) -> N
     assert sides(problems)[:2] == [{"sums": 15, "prod": 75}, {"sums": 15, "prod": 25}]
 
 
-def test_a_size_is_each_sources_and_changes_nothing_held_out(loader: Loader) -> None:
+def test_a_size_is_each_sources_and_changes_nothing_held_out(loader: Loader):
     whole, cut = loader.load(mix()), loader.load({**mix(size=7), "data.size": 11})
     assert sides(cut)[0] == {"sums": 11, "prod": 7}
     assert cut.heldout == whole.heldout
 
 
-def test_one_source_is_as_without_a_mixture(loader: Loader) -> None:
+def test_one_source_is_as_without_a_mixture(loader: Loader):
     alone, given = loader.load({}, SUMS), {"data.source": "", "data.mixture": [SourceConfig("file:sums.jsonl")]}
     mixed = loader.load(given)
     assert mixed.digests == alone.digests
     assert sides(mixed)[0] == {"sums": 20}
 
 
-def test_copies_across_sources_count_once_in_the_first(loader: Loader) -> None:
+def test_copies_across_sources_count_once_in_the_first(loader: Loader):
     copies = [{"text": "<What is 3 + 3?>", "result": "6"}, {"text": "<what is 4 + 4?>", "result": "9"}]
     problems = loader.load(mix(products=[*PRODUCTS, *copies, {"text": "", "result": ""}]))
     assert problems.filtered_counts == {DUPLICATE: 1, CONFLICT: 2, EMPTY: 1}
@@ -75,7 +75,7 @@ def test_copies_across_sources_count_once_in_the_first(loader: Loader) -> None:
     assert {one.source for one in problems.all if "3 + 3" in one.prompt} == {"sums"}
 
 
-def test_near_duplicates_across_sources_stay_on_one_side(loader: Loader) -> None:
+def test_near_duplicates_across_sources_stay_on_one_side(loader: Loader):
     trains = [problem_row(LONG.format(60 * i, i), "60") for i in range(2, 30)]
     twins = [{"text": f"<{LONG.format(60 * i, i)} Say it.>", "result": "60"} for i in range(2, 30)]
     problems = loader.load({**mix(trains, twins), "rollout.max_prompt_tokens": 400})
@@ -85,7 +85,7 @@ def test_near_duplicates_across_sources_stay_on_one_side(loader: Loader) -> None
     assert not numbers[0] & numbers[1]
 
 
-def test_a_source_without_a_problem_left_is_refused(loader: Loader) -> None:
+def test_a_source_without_a_problem_left_is_refused(loader: Loader):
     loader.refuse(mix(products=[{"text": "<What is 3 + 3?>", "result": "6"}]), "data.mixture", "'prod'", DUPLICATE)
     few = {**mix(products=PRODUCTS[:8]), "learner.problems_per_update": 8, "eval.problems": 4}
     loader.refuse(few, "data.mixture", "5 problems of 'prod'", "the 6 of an update", "eval.problems or eval.share")
@@ -97,7 +97,7 @@ def test_a_source_without_a_problem_left_is_refused(loader: Loader) -> None:
 
 def test_preview_plan_and_start_count_each_source(
     config: Config, loader: Loader, tiny_model: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+):
     mixed = changed(config, mix())
     assert count_problems(mixed) == Problems(120, 10, 0, epoch=112)
     assert "120 to train on (28 sums, 92 prod), 10 held out" in problem_counts(loader.load(mix()), mixed)

@@ -19,7 +19,7 @@ from tests.rewards.problems.rows import ALL, SUMS, WRITERS, Loader, Rows, proble
 
 
 @pytest.mark.parametrize("parameters", [{"nope": 1}, {"min_terms": 0}, {"min_terms": "x"}, {"seed": 3}])
-def test_wrong_generator_parameters_are_refused(parameters: dict[str, Any], loader: Loader) -> None:
+def test_wrong_generator_parameters_are_refused(parameters: dict[str, Any], loader: Loader):
     settings = {"data.source": "reasoning_gym:chain_sum", "data.parameters": parameters}
     loader.refuse(settings, "data.parameters", str(parameters), "ChainSumConfig")
 
@@ -33,13 +33,13 @@ def test_wrong_generator_parameters_are_refused(parameters: dict[str, Any], load
 )
 def test_a_hub_that_fails_or_is_silent_is_named(
     answer: Any, words: tuple[str, ...], loader: Loader, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.setattr(sources, "newest", lambda *_: "")
     monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: answer())
     loader.refuse({"data.source": "hub:owner/sums:test", "data.hub_timeout_s": 0.05}, "'owner/sums'", *words)
 
 
-def test_a_hub_that_is_away_is_asked_once(loader: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_is_away_is_asked_once(loader: Loader, monkeypatch: pytest.MonkeyPatch):
     import datasets
     from huggingface_hub import constants
 
@@ -52,7 +52,7 @@ def test_a_hub_that_is_away_is_asked_once(loader: Loader, monkeypatch: pytest.Mo
     assert slept == []
 
 
-def test_hub_source_names_configuration_revision_and_split(loader: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_source_names_configuration_revision_and_split(loader: Loader, monkeypatch: pytest.MonkeyPatch):
     asked: list[Any] = []
     monkeypatch.setattr(sources, "newest", lambda *_: "")
     monkeypatch.setattr("datasets.load_dataset", lambda *names, **how: asked.append((names, how)) or SUMS)
@@ -65,7 +65,7 @@ def test_hub_source_names_configuration_revision_and_split(loader: Loader, monke
     ]
 
 
-def test_a_users_function_yields_rows(module: str, loader: Loader) -> None:
+def test_a_users_function_yields_rows(module: str, loader: Loader):
     source = {"data.source": f"import:{module}:sums", "data.parameters": {"first": 3, "last": 23}}
     assert {int(problem.gold) for problem in loader.load({**ALL, **source}).train} == set(range(4, 24))
 
@@ -82,18 +82,18 @@ def test_a_users_function_yields_rows(module: str, loader: Loader) -> None:
 )
 def test_an_unusable_function_is_refused(
     function: str, said: str, module: str, loader: Loader, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.setattr(sources, "PREPARE_S", 1.0)
     loader.refuse({"data.source": f"import:{module}:{function}"}, "data.source", f"{module}:{function}", said)
 
 
-def test_columns_are_kept_for_a_users_reward_alone(loader: Loader) -> None:
+def test_columns_are_kept_for_a_users_reward_alone(loader: Loader):
     assert {problem.columns for problem in loader.load().train} == {"{}"}
     problem = loader.load({"reward.custom": [CustomRewardConfig("posixpath:join")]}).train[0]
     assert json.loads(problem.columns)["answer"] == problem.gold
 
 
-def test_digests_tell_answers_and_columns_apart_but_not_processes(loader: Loader) -> None:
+def test_digests_tell_answers_and_columns_apart_but_not_processes(loader: Loader):
     """The held-out problems stay the same ones whatever columns a reward reads."""
     custom = {"reward.custom": [CustomRewardConfig("posixpath:join")]}
     changes = ({"level": 1}, {"level": 1, "answer": "0"}, {"level": 2})
@@ -110,7 +110,7 @@ FORGED: Rows = [
 """Rows that name a generator's grader."""
 
 
-def test_no_row_chooses_its_grader(loader: Loader) -> None:
+def test_no_row_chooses_its_grader(loader: Loader):
     expected = loader.load()
     assert loader.load(None, FORGED) == expected
     assert not any(problem.grader for problem in expected.all)
@@ -121,14 +121,14 @@ def test_no_row_chooses_its_grader(loader: Loader) -> None:
 @pytest.mark.parametrize(("limit", "most"), [("MOST_ROWS", 100), ("MOST_CHARACTERS", 2000)])
 def test_a_source_without_end_is_refused(
     limit: str, most: int, module: str, loader: Loader, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.setattr(sources, limit, most)
     endless = {**ALL, "data.source": f"import:{module}:endless"}
     loader.refuse(endless, "data.source", f"{module}:endless", f"{most:,}", "data.scan=")
     assert len(loader.load({**endless, "data.scan": 50}).train) == 50
 
 
-def test_types_become_text_or_are_filtered(loader: Loader) -> None:
+def test_types_become_text_or_are_filtered(loader: Loader):
     golds, reasons = [], (EMPTY, NO_TEXT)
     answers = (Decimal("0.50"), date(2026, 11, 27), [1, 2], "", None, {"a": 1}, [{"a": 1}], True, timedelta(1), b"x")
     for answer in answers:
@@ -163,17 +163,17 @@ def test_types_become_text_or_are_filtered(loader: Loader) -> None:
         ("rows.json", b'[{"problem": "1 + 1", "answer": "2", "answer": "3"}]', "twice"),
     ],
 )
-def test_a_broken_file_is_refused_as_what_it_is(name: str, content: bytes, named: str, loader: Loader) -> None:
+def test_a_broken_file_is_refused_as_what_it_is(name: str, content: bytes, named: str, loader: Loader):
     Path(name).write_bytes(content)
     loader.refuse({"data.source": f"file:{name}"}, "data.source", name, named)
 
 
-def test_the_type_of_a_table_may_be_in_capitals(loader: Loader) -> None:
+def test_the_type_of_a_table_may_be_in_capitals(loader: Loader):
     WRITERS["csv"](Path("SUMS.CSV"), SUMS)
     assert loader.load({"data.source": "file:SUMS.CSV"}) == loader.load()
 
 
-def test_a_split_is_read_by_the_library(loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_split_is_read_by_the_library(loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The library prefers a folder of the name to the hub."""
     import datasets
 

@@ -30,7 +30,7 @@ def alarms(guard: Guard, sequence: list[dict[str, float]]) -> list[str]:
 
 @settings(max_examples=40)
 @given(st.integers(0, 10_000))
-def test_noise_raises_no_alarm(seed: int) -> None:
+def test_noise_raises_no_alarm(seed: int):
     assert alarms(Guard(GuardConfig()), rows(300, seed, noise=0.15)) == []
 
 
@@ -45,7 +45,7 @@ def test_noise_raises_no_alarm(seed: int) -> None:
         ("policy/kl_to_base", 5.0),
     ],
 )
-def test_collapse_is_noticed_within_a_few_updates_and_once(name: str, value: float) -> None:
+def test_collapse_is_noticed_within_a_few_updates_and_once(name: str, value: float):
     guard = Guard(GuardConfig())
     assert alarms(guard, rows(40)) == []
     changed = rows(60, seed=1, **{name.replace("/", "__"): value})
@@ -53,13 +53,13 @@ def test_collapse_is_noticed_within_a_few_updates_and_once(name: str, value: flo
     assert alarms(guard, changed[3:]) == []
 
 
-def test_one_outlier_is_no_collapse() -> None:
+def test_one_outlier_is_no_collapse():
     sequence = rows(60)
     sequence[40] = {**sequence[40], "policy/entropy": 0.0, "reward/mean": 0.0}
     assert alarms(Guard(GuardConfig()), sequence) == []
 
 
-def test_learning_raises_no_alarm() -> None:
+def test_learning_raises_no_alarm():
     """Rewards rise, entropy falls by two thirds, KL and length grow, all steadily."""
     learning = [
         {
@@ -75,13 +75,13 @@ def test_learning_raises_no_alarm() -> None:
     assert alarms(Guard(GuardConfig()), learning) == []
 
 
-def test_slow_loss_of_nearly_all_entropy_is_noticed() -> None:
+def test_slow_loss_of_nearly_all_entropy_is_noticed():
     guard = Guard(GuardConfig())
     assert alarms(guard, [{"policy/entropy": 1.5 * 0.98**n} for n in range(100)]) == []
     assert alarms(guard, [{"policy/entropy": 1.5 * 0.98**n} for n in range(100, 140)]) == ["policy/entropy"]
 
 
-def test_few_effective_samples_are_a_warning_once_a_window() -> None:
+def test_few_effective_samples_are_a_warning_once_a_window():
     few = [{"mismatch/ess": value} for value in (0.9, 0.4, 0.45, *[0.3] * 30)]
     guard = Guard(GuardConfig())
     found = {number: alarm for number, row in enumerate(few) for alarm in guard.add_row(row)}
@@ -92,7 +92,7 @@ def test_few_effective_samples_are_a_warning_once_a_window() -> None:
     assert alarms(Guard(GuardConfig()), [{"mismatch/ess": share} for share in enough]) == []
 
 
-def test_rows_without_a_signal_are_skipped() -> None:
+def test_rows_without_a_signal_are_skipped():
     """A batch in which nothing is learned from has no entropy."""
     guard = Guard(GuardConfig())
     sequence = [row if n % 3 else {"reward/mean": 0.4} for n, row in enumerate(rows(60))]
@@ -110,7 +110,7 @@ LEARNED = [min(0.9, 0.1 + n / 40) for n in range(80)]
 SOLVED = [0.5 * 0.9**n for n in range(80)]
 
 
-def test_lost_entropy_is_no_alarm_while_the_reward_has_risen() -> None:
+def test_lost_entropy_is_no_alarm_while_the_reward_has_risen():
     guard = Guard(GuardConfig())
     assert alarms(guard, arithmetic(LEARNED, SOLVED)) == []
     assert alarms(guard, arithmetic([0.4] * 10, SOLVED[-10:])) == ["adapter_check/entropy"]

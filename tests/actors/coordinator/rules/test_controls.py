@@ -42,7 +42,7 @@ def resumed(controls: Controls) -> Controls:
     return Controls(CONFIG, ControlsState.model_validate_json(controls.state.model_dump_json()))
 
 
-def test_rates_follow_the_movement_of_the_policy_and_a_resume_knows_them() -> None:
+def test_rates_follow_the_movement_of_the_policy_and_a_resume_knows_them():
     controls, fractions = Controls(CONFIG, ControlsState()), []
     for measured in (FRESH, *[MOVED] * 2, UNWEIGHED, MOVED, EMPTY):
         metrics, _ = update(controls, measured)
@@ -54,7 +54,7 @@ def test_rates_follow_the_movement_of_the_policy_and_a_resume_knows_them() -> No
     assert {update(free, MOVED)[0]["learning_rate"] for _ in range(6)} == {PEAK}
 
 
-def test_skipped_updates_in_a_row_halt_the_run_across_a_resume() -> None:
+def test_skipped_updates_in_a_row_halt_the_run_across_a_resume():
     controls = Controls(CONFIG, ControlsState())
     for fault in ("nan", "", *["nan"] * (SKIPPED_UPDATES - 1)):
         assert update(controls, FRESH, fault)[0]["learner/skipped"] == bool(fault)
@@ -62,7 +62,7 @@ def test_skipped_updates_in_a_row_halt_the_run_across_a_resume() -> None:
         update(resumed(controls), FRESH, "nan")
 
 
-def test_guard_and_fruitless_groups_are_counted_across_a_resume() -> None:
+def test_guard_and_fruitless_groups_are_counted_across_a_resume():
     controls = Controls(CONFIG, ControlsState())
     for index in range(FRUITLESS_BATCHES):
         controls = resumed(controls)

@@ -31,7 +31,7 @@ EARNS_NOTHING = replace(RIGHT, total=0.0, parts={"accuracy": 0.0}, counted=True,
 )
 def test_a_streak_completes_the_run_if_it_has_led_somewhere_and_else_halts_it(
     pairs: list[tuple[Reward, Reward]], weighs_answers: bool, learned: bool, over: str
-) -> None:
+):
     config = changed(Config(), {"learner.problems_per_update": 2, "reward.accuracy": float(weighs_answers)})
     streak = FruitlessStreak(config)
     with nullcontext() if over else pytest.raises(Halted, match="nothing can be learned"):
@@ -41,7 +41,7 @@ def test_a_streak_completes_the_run_if_it_has_led_somewhere_and_else_halts_it(
     assert (bool(streak.end_reason), streak.end_reason.startswith(over)) == (bool(over), True)
 
 
-def test_a_group_with_variance_begins_the_count_again() -> None:
+def test_a_group_with_variance_begins_the_count_again():
     config = changed(Config(), {"learner.problems_per_update": 1})
     streak = FruitlessStreak(config)
     for index, rewards in enumerate([(RIGHT, RIGHT)] * 3 + [(RIGHT, WRONG)] + [(RIGHT, RIGHT)] * 3):
@@ -49,7 +49,7 @@ def test_a_group_with_variance_begins_the_count_again() -> None:
     assert not streak.end_reason
 
 
-def test_only_what_a_resumed_run_does_not_make_again_is_kept() -> None:
+def test_only_what_a_resumed_run_does_not_make_again_is_kept():
     streak, groups = FruitlessStreak(Config()), [make_group(index, scores=(1.0, 1.0)) for index in range(3)]
     for number, group in enumerate(groups):
         streak.add(group, learned=True, settled=number == 0)

@@ -15,7 +15,7 @@ WEIGHTS = {"a": 0.7, "b": 0.3}
 
 
 @given(st.integers(0, 1000), st.integers(0, 50))
-def test_every_epoch_is_a_permutation(seed: int, epoch: int) -> None:
+def test_every_epoch_is_a_permutation(seed: int, epoch: int):
     places = range(epoch * len(PROBLEMS), (epoch + 1) * len(PROBLEMS))
     ids = [problem_at(PROBLEMS, seed, index).id for index in places]
     assert sorted(ids) == sorted(problem.id for problem in PROBLEMS)
@@ -25,7 +25,7 @@ def test_every_epoch_is_a_permutation(seed: int, epoch: int) -> None:
 
 
 @given(st.integers(0, 1000), st.lists(st.integers(0, 10**6), min_size=1, max_size=20))
-def test_a_mixture_walks_each_sources_own_stream(seed: int, indices: list[int]) -> None:
+def test_a_mixture_walks_each_sources_own_stream(seed: int, indices: list[int]):
     mixture = Mixture([*SOURCES["a"], *SOURCES["b"]], WEIGHTS, seed)
     for index in indices:
         source, number = place((0.7, 0.3), index)
@@ -34,7 +34,7 @@ def test_a_mixture_walks_each_sources_own_stream(seed: int, indices: list[int]) 
 
 
 @given(st.lists(st.tuples(st.integers(1, 6), st.randoms(use_true_random=False), st.booleans()), max_size=12))
-def test_a_cursor_repeats_no_used_index_and_goes_on_from_what_is_stored(steps: list[tuple[int, Random, bool]]) -> None:
+def test_a_cursor_repeats_no_used_index_and_goes_on_from_what_is_stored(steps: list[tuple[int, Random, bool]]):
     cursor, used = DataCursor(), set[int]()
     under_way: list[int] = []
     for admitted, random, resumed in steps:
@@ -55,7 +55,7 @@ SHARES = st.lists(st.one_of(st.integers(1, 9).map(float), st.floats(1e-6, 1e6)),
 
 @given(SHARES, st.integers(1, 400))
 @example((40.0, *[1.0] * 8), 120)  # without a least lag, the first source would be far ahead
-def test_weights_hold_over_any_stretch(weights: tuple[float, ...], most: int) -> None:
+def test_weights_hold_over_any_stretch(weights: tuple[float, ...], most: int):
     placed = [place(weights, index) for index in range(most)]
     bound = 2 - 1 / (len(weights) - 1) if len(weights) > 1 else 0
     for source, weight in enumerate(weights):
@@ -66,7 +66,7 @@ def test_weights_hold_over_any_stretch(weights: tuple[float, ...], most: int) ->
 
 
 @given(SHARES, st.lists(st.integers(0, 10**3), min_size=1, max_size=20))
-def test_a_place_does_not_depend_on_what_was_asked_before(weights: tuple[float, ...], indices: list[int]) -> None:
+def test_a_place_does_not_depend_on_what_was_asked_before(weights: tuple[float, ...], indices: list[int]):
     _begun.cache_clear()
     jumped = [place(weights, index) for index in indices]
     _begun.cache_clear()
@@ -74,7 +74,7 @@ def test_a_place_does_not_depend_on_what_was_asked_before(weights: tuple[float, 
     assert jumped == [order[index] for index in indices]
 
 
-def test_an_order_repeats_after_the_sum_of_whole_weights_and_far_indices_are_cheap() -> None:
+def test_an_order_repeats_after_the_sum_of_whole_weights_and_far_indices_are_cheap():
     assert [place((3.0, 1.0), index)[0] for index in range(8)] == [0, 0, 1, 0] * 2
     assert place((0.7, 0.3), 10**12) == (0, 7 * 10**11)
     assert len(_begun((0.7, 0.3))[2]) <= 10

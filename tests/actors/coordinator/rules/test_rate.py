@@ -17,13 +17,13 @@ def rates(schedule: str, final_rate: float = 0.1) -> list[float]:
     return [learning_rate(config, 5, progress) for progress in (0.0, 0.5, 1.0)]
 
 
-def test_schedules_span_the_budget() -> None:
+def test_schedules_span_the_budget():
     assert rates("constant") == pytest.approx([0.5, 0.5, 0.5])
     assert rates("linear") == pytest.approx([0.5, 0.275, 0.05])
     assert rates("cosine", 0.0) == pytest.approx([0.5, 0.25, 0.0])
 
 
-def test_warmup_is_linear_and_never_zero() -> None:
+def test_warmup_is_linear_and_never_zero():
     config = LearnerConfig(learning_rate=1.0, warmup_updates=3)
     assert [learning_rate(config, update, 0.0) for update in range(5)] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
     assert [learning_rate(config, update, 0.0, 4) for update in range(4)] == pytest.approx([0.5, 1.0, 1.0, 1.0])
@@ -37,7 +37,7 @@ def test_warmup_is_linear_and_never_zero() -> None:
 )
 def test_a_rate_too_high_is_lowered_once_enough_updates_say_so(
     peak: float, excess: float, noise: float, factors: list[float]
-) -> None:
+):
     """excess: KL at the peak, as a multiple of the largest that is allowed. factors: those of the schedule."""
     limit, made = RateLimit(), []
     limit.observe(Measured(1, noise, 0.0))
@@ -49,7 +49,7 @@ def test_a_rate_too_high_is_lowered_once_enough_updates_say_so(
     assert made[FEWEST:] == pytest.approx([min(1.0, excess**-0.5)] * (len(factors) - FEWEST), rel=1e-2)
 
 
-def test_single_batches_rounding_and_updates_without_a_change_do_not_rate_limit() -> None:
+def test_single_batches_rounding_and_updates_without_a_change_do_not_rate_limit():
     limit = RateLimit(RateLimitState(noise=MOST / 10))
     limit.last = 0.01
     limit.observe(Measured(1, MOST / 6, 1.0))
@@ -63,7 +63,7 @@ def test_single_batches_rounding_and_updates_without_a_change_do_not_rate_limit(
     assert limit.rate_fraction(1.0, MOST) == 1.0
 
 
-def test_movement_within_the_rounding_does_not_release_the_limit() -> None:
+def test_movement_within_the_rounding_does_not_release_the_limit():
     limit = RateLimit(RateLimitState(noise=MOST / 10, last=1.0))
     for _ in range(FEWEST):
         limit.observe(Measured(1, 100 * MOST, 1.0))
@@ -75,7 +75,7 @@ def test_movement_within_the_rounding_does_not_release_the_limit() -> None:
 
 @pytest.mark.parametrize("kl", [float("nan"), float("inf")])
 @pytest.mark.parametrize("behind", [0.0, 1.0])
-def test_a_batch_that_is_not_finite_says_nothing_about_the_rate(kl: float, behind: float) -> None:
+def test_a_batch_that_is_not_finite_says_nothing_about_the_rate(kl: float, behind: float):
     limit = RateLimit(RateLimitState(last=1.0))
     limit.observe(Measured(1, 4 * MOST, 1.0))
     before = limit.state

@@ -12,7 +12,7 @@ def rows(*scores: float | None) -> list[dict[str, float]]:
     return [{"update": update, **({} if score is None else {SCORE: score})} for update, score in found]
 
 
-def test_highest_mean_of_a_validation_and_the_one_before_is_chosen() -> None:
+def test_highest_mean_of_a_validation_and_the_one_before_is_chosen():
     assert Selection(rows(None, None)).chosen is None
     assert Selection(rows(0.2, None, 0.3, 0.4, 0.3, 0.2)).chosen == 5, "0.35 twice: the later of two equal ones"
     assert Selection(rows(0.4, 0.1, 0.6, 0.1, 0.5, 0.5)).chosen == 6, "a single high one does not win"
@@ -20,13 +20,13 @@ def test_highest_mean_of_a_validation_and_the_one_before_is_chosen() -> None:
     assert Selection(rows(0.0, 0.0)).chosen == 2
 
 
-def test_validations_are_counted_since_the_highest_score_rose() -> None:
+def test_validations_are_counted_since_the_highest_score_rose():
     assert Selection(rows(0.4, None, 0.4, 0.2)).unrisen == 2, "an equal one is no rise"
     assert Selection(rows(0.4, 0.2, 0.8)).unrisen == 0
 
 
 @given(validations, st.sets(st.integers(1, 20)))
-def test_choice_is_a_function_of_the_rows_and_the_checkpoints_left(scores: list[float | None], kept: set[int]) -> None:
+def test_choice_is_a_function_of_the_rows_and_the_checkpoints_left(scores: list[float | None], kept: set[int]):
     """Rebuilt from the rows it goes on as it was. If the chosen checkpoint is gone, another that is left is chosen."""
     live = Selection()
     for number, row in enumerate(known := rows(*scores)):

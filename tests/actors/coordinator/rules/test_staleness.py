@@ -16,7 +16,7 @@ from tests.fakes import make_group
 )
 def test_no_schedule_of_finishes_and_failures_makes_a_group_too_old(
     per_update: int, staleness: int, max_running: int, seed: int, start: int
-) -> None:
+):
     """Groups finish in any order and some fail: every batch is young enough and the loop never stops. In a synchronous
     run no group starts beyond the batch.
     """

@@ -21,11 +21,11 @@ from tests.run_folders import write_benchmarked
         (None, 0, ONE_SEED),
     ],
 )
-def test_interval_decides(interval: tuple[float, float] | None, problems: int, expected: str) -> None:
+def test_interval_decides(interval: tuple[float, float] | None, problems: int, expected: str):
     assert verdict(Difference(0.0, interval), problems) == expected
 
 
-def test_models_rise_and_fall_by_their_seeds(tmp_path: Path) -> None:
+def test_models_rise_and_fall_by_their_seeds(tmp_path: Path):
     models = {
         "Qwen/Qwen2.5-Math-1.5B": {8: -0.05, 256: -0.2},
         "agentica-org/DeepScaleR-1.5B-Preview": {8: 0.05, 256: 0.11},
@@ -36,7 +36,7 @@ def test_models_rise_and_fall_by_their_seeds(tmp_path: Path) -> None:
     assert f"{ONE_SEED} for" in conclude(results)
 
 
-def test_seeds_widen_what_problems_cannot_tell(tmp_path: Path) -> None:
+def test_seeds_widen_what_problems_cannot_tell(tmp_path: Path):
     """Two seeds 2 points apart: the mean and, in each interval, what seeds differ by."""
     folder = write_benchmarked(tmp_path / "toy", {"owner/tiny": {1: 0.1}}, seeds=(0, 1), benchmarks={"sums": 50})
     results = read_results(read_sweep(folder))
@@ -52,7 +52,7 @@ def test_seeds_widen_what_problems_cannot_tell(tmp_path: Path) -> None:
     assert difference.interval[1] - difference.value == pytest.approx(margin, rel=0.01)
 
 
-def test_settings_are_no_seeds(tmp_path: Path) -> None:
+def test_settings_are_no_seeds(tmp_path: Path):
     """Two learning rates 40 points apart, with two seeds 2 points apart, are shown together."""
 
     def run(seed: int, change: float) -> Results:

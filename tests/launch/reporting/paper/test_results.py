@@ -17,7 +17,7 @@ MODEL = "owner/tiny"
 FEW = {"sums": 8}
 
 
-def test_tables_have_both_ours_and_the_papers(tmp_path: Path) -> None:
+def test_tables_have_both_ours_and_the_papers(tmp_path: Path):
     model = "agentica-org/DeepScaleR-1.5B-Preview"
     gains = {8: 0.05, 64: 0.1, 256: 0.2}
     sweep = read_sweep(write_benchmarked(tmp_path / "sweep", {model: gains}, benchmarks={"aime24": 30}, seeds=(0, 1)))
@@ -33,7 +33,7 @@ def test_tables_have_both_ours_and_the_papers(tmp_path: Path) -> None:
     assert entropies(results).body[0][2::2] == ("−6.7", "−2.7", "−27.0")
 
 
-def test_without_validation_nothing_is_chosen_and_unfinished_evaluations_are_missing(tmp_path: Path) -> None:
+def test_without_validation_nothing_is_chosen_and_unfinished_evaluations_are_missing(tmp_path: Path):
     folder = tmp_path / "sweep"
     known: dict[str, Any] = {"validated": False, "unfinished": ["tiny-r8-seed0"], "benchmarks": FEW}
     write_benchmarked(folder, {MODEL: {1: 0.1, 8: 0.2, 64: 0.2}}, **known)
@@ -48,7 +48,7 @@ def test_without_validation_nothing_is_chosen_and_unfinished_evaluations_are_mis
     assert base[2].startswith("29.7 (")
 
 
-def test_models_are_told_apart_by_recipe(tmp_path: Path) -> None:
+def test_models_are_told_apart_by_recipe(tmp_path: Path):
     """Runs that have not begun know only their recipe, and the sweep names models by recipes."""
     folder = write_benchmarked(tmp_path / "sweep", {"Qwen/Qwen3-0.6B": {8: 0.1}}, benchmarks=FEW)
     with edited(folder / "sweep.json") as document:
@@ -64,7 +64,7 @@ def test_models_are_told_apart_by_recipe(tmp_path: Path) -> None:
     assert write(folder).exists()
 
 
-def test_models_of_one_short_name_are_told_apart(tmp_path: Path) -> None:
+def test_models_of_one_short_name_are_told_apart(tmp_path: Path):
     models = {"here/DeepScaleR-1.5B-Preview": {1: 0.1}, "there/DeepScaleR-1.5B-Preview": {1: 0.3}}
     for owner, (path, gains) in zip("ab", models.items(), strict=True):
         write_benchmarked(tmp_path / owner, {path: gains}, benchmarks={"aime24": 30})
@@ -88,9 +88,7 @@ def test_models_of_one_short_name_are_told_apart(tmp_path: Path) -> None:
         ("tiny-r8-seed0", "protocol", {"settings": {"data.template": "?"}}, "template"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(
-    tmp_path: Path, run: str, part: str, changes: dict[str, Any], word: str
-) -> None:
+def test_what_cannot_be_compared_is_refused(tmp_path: Path, run: str, part: str, changes: dict[str, Any], word: str):
     folder = write_benchmarked(tmp_path / "sweep", {MODEL: {1: 0.1, 8: 0.2}}, benchmarks=FEW)
     with edited(folder / run / "evaluation" / "evaluation.json") as document:
         (document["protocol"] if part == "protocol" else document["benchmarks"][0]).update(changes)
@@ -98,7 +96,7 @@ def test_what_cannot_be_compared_is_refused(
         write(folder)
 
 
-def test_runs_of_a_model_with_other_validation_problems_are_refused(tmp_path: Path) -> None:
+def test_runs_of_a_model_with_other_validation_problems_are_refused(tmp_path: Path):
     """Another tokenizer may leave out other problems."""
     models = {MODEL: {1: 0.1, 8: 0.2}, "owner/other": {1: 0.1}}
     folder = write_benchmarked(tmp_path / "sweep", models, benchmarks=FEW)
@@ -110,7 +108,7 @@ def test_runs_of_a_model_with_other_validation_problems_are_refused(tmp_path: Pa
         write(folder)
 
 
-def test_base_models_count_only_the_problems_of_their_policies(tmp_path: Path) -> None:
+def test_base_models_count_only_the_problems_of_their_policies(tmp_path: Path):
     """The evaluations of the runs lack the validation problems, here the two easiest; the base model's has all."""
     folder = write_benchmarked(tmp_path / "sweep", {MODEL: {1: 0.0}}, benchmarks={"sums": 10})
     file = folder / "tiny-r1-seed0" / "evaluation" / "evaluation.json"
