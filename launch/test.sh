@@ -5,7 +5,7 @@
 #     bash launch/test.sh cuda [A40|RTX3060|packages|breaks …]
 #
 # `quick` is for every change: style, types, and the tests that have no model and start no engine, no Ray and no other
-# Python. It takes about a minute.
+# Python. It takes about two minutes.
 #
 # `cuda` asks the CUDA builds, which it loads into .venv-cuda (10 GB), what they make of our settings, on a machine without
 # a GPU. Nothing computes on a GPU. It takes 7 to 25 minutes, and a sixth of that without `breaks`, the test of these tests.
@@ -16,8 +16,8 @@
 #
 # Examples:
 #
-#     bash launch/test.sh quick                     # about a minute on two cores
-#     bash launch/test.sh                           # about eight minutes
+#     bash launch/test.sh quick                     # about two minutes on two slow cores
+#     bash launch/test.sh                           # about thirteen minutes
 #     bash launch/test.sh --all                     # with the tests that take minutes
 #     bash launch/test.sh tests/learner -k losses   # some of them
 #     bash launch/test.sh isa=avx2 tests/learner    # as on an older CPU
