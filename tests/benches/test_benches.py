@@ -11,13 +11,13 @@ from tests.benches.results import Result, Row
 
 
 @pytest.mark.parametrize(("arguments", "words"), [(["learner", "memory"], "learner memory"), (["lerner"], "learner")])
-def test_a_bench_has_to_be_named(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]):
+def test_a_bench_has_to_be_named(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     assert words in capsys.readouterr().err
     assert all(callable(import_module(f"tests.benches.{name}").run) for name in BENCHES)
 
 
-def test_results_are_shown_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_results_are_shown_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = Result((Row("r=8", "tokens_per_second", 300.0, 100.0),), {"matmul FLOP/s": 1e12}, ("a note",))
     document = json.loads(result.write("learner", tmp_path / "bench").read_text())
     row = {"case": "r=8", "metric": "tokens_per_second", "value": 300.0, "baseline": 100.0, "ratio": 3.0}
@@ -29,13 +29,13 @@ def test_results_are_shown_and_written(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.slow
-def test_learner_measures_both_sides():
+def test_learner_measures_both_sides() -> None:
     for side in ("ours", "plain"):
         assert measure(side, Case("", 8, 1, 2, 256))["tokens_per_second"] > 0
 
 
 @pytest.mark.slow
-def test_memory_measures_real_processes():
+def test_memory_measures_real_processes() -> None:
     found = memory.measure(8, 24)
     assert found.keys() == {"engine_gib", "learner_gib", "cache_tokens"}
     assert all(planned / 2 < measured < planned * 2 for measured, planned in found.values())
