@@ -241,7 +241,7 @@ if [ -e $unfinished ] || ! usable $python || ! grep -qsF "$PWD/.venv" .venv/bin/
     find .venv -mindepth 1 ! -path $unfinished -delete # the mark stays, in case this process is killed meanwhile
     free_gb=$(($(df -Pk . | awk 'NR == 2 {print $4}') / 1048576))
     [ $free_gb -ge $need_gb ] || fail "the installation takes $need_gb GB and $PWD has $free_gb GB free: free some, or move the project to another disk, and $again"
-    echo "Setting up in $PWD/.venv ($extra), once; usually 2 to 6 minutes."
+    echo "Setting up in $PWD/.venv ($extra), once; about 2 minutes on a fast network."
     step "Making a virtual environment with $base" make_environment "$base" ||
         fail_with_log "$base could not make a virtual environment: install Python's venv module (Debian, Ubuntu: apt install python3-venv) and $again"
 fi
