@@ -36,6 +36,7 @@ from microbudget_rl.actors.coordinator.context import RunRequest
 from microbudget_rl.actors.models.adapters import check_adapter
 from microbudget_rl.actors.runtime.process import after
 from microbudget_rl.actors.runtime.ray_session import BackgroundContext, clear_session, ray_session, require_token
+from microbudget_rl.actors.storage.copies import check_copies, copy_ending
 from microbudget_rl.actors.storage.documents import RunSummary
 from microbudget_rl.actors.storage.run_folder import RunFolder
 from microbudget_rl.actors.storage.run_record import RunRecord
@@ -68,7 +69,6 @@ from microbudget_rl.launch.session.ending import (
     write_ending,
 )
 from microbudget_rl.launch.session.preparation import planned, prepare
-from microbudget_rl.launch.session.remote_checkpoints import bring_back, check_remote, put_ending
 from microbudget_rl.rewards.killable_worker import start_server
 from microbudget_rl.rewards.pool import check_functions
 
@@ -121,9 +121,7 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
     require("ray", "vllm")
     require_token()
     check_installed(config.run.report_to)
-    if config.run.restore:
-        console.print(bring_back(config))
-    check_remote(config)
+    check_copies(config)
     cluster = os.environ.get("RAY_ADDRESS")
     joined, machine = join_cluster(cluster, config) if cluster else (None, detect(config.device))
     config = resolve_model(config, machine)
@@ -212,8 +210,8 @@ def show_ending(summary: RunSummary, request: RunRequest, console: Console, logs
     """Show how a run ended, write its report and copy its last files. Delete what only a failed run needs."""
     console.print(describe(summary))
     console.print(f"Report: {attempt(request.folder)}")
-    if request.config.checkpoint.remote:
-        console.print(put_ending(request.config, request.folder))
+    if request.config.checkpoint.copy:
+        console.print(copy_ending(request.config, request.folder))
     if summary.status in ("failed", "halted"):
         places = [str(path) for path in logs if path.exists()]
         console.print(f"More is in {' and '.join(places)}")

@@ -21,9 +21,9 @@ from microbudget_rl.actors.rollout.pool import EnginePool
 from microbudget_rl.actors.rollout.shared_weights import SharedWeights
 from microbudget_rl.actors.runtime.host_resources import HostGuard, HostWarning, measure, total_memory
 from microbudget_rl.actors.runtime.supervision import Record
+from microbudget_rl.actors.storage.copies import Copies
 from microbudget_rl.actors.storage.documents import EventKind, RunSummary
 from microbudget_rl.actors.storage.files import disk_trouble
-from microbudget_rl.actors.storage.remote import RemoteCheckpoints
 from microbudget_rl.actors.storage.run_folder import RunFolder
 from microbudget_rl.actors.tracking import make_tracking
 from microbudget_rl.actors.worker import Worker
@@ -53,7 +53,7 @@ class CoordinatorActor:
         self._folder = RunFolder(request.folder)
         tracking = make_tracking(config, request.folder, self._folder.identity() or config.run.name)
         self._folder.recover(lambda checkpoint: foreign(checkpoint, config), tracking)
-        self._remote = RemoteCheckpoints(config, self._folder) if config.checkpoint.remote else None
+        self._copies = Copies(config, self._folder) if config.checkpoint.copy else None
         self._clock = WallClock()
         self._budget = Budget(config.budget.seconds, spent, self._clock, config.final_policies)
         since = spent if request.restarted else request.spent_before
@@ -150,8 +150,8 @@ class CoordinatorActor:
                 try:
                     await self._check_host(guard)
                 finally:
-                    if self._remote:
-                        self._remote.look()
+                    if self._copies:
+                        self._copies.look()
             except Exception:  # of the system's files, which have many formats, or a full disk
                 self._ledger.count("warnings/look failed")
             for actor in self._actors:
@@ -174,10 +174,10 @@ class CoordinatorActor:
             self._folder.write_spent(self._budget.spent, self._ledger.record)
 
     def _note_losses(self) -> None:
-        """Count what loggers and remote checkpoints have lost, and record a new reason as an event."""
+        """Count what loggers and copies have lost, and record a new reason as an event."""
         workers: dict[Worker, EventKind] = dict.fromkeys(self._folder.tracking.workers, EventKind.LOGGER_FAILED)
-        if self._remote:
-            workers[self._remote.worker] = EventKind.COPY_FAILED
+        if self._copies:
+            workers[self._copies.worker] = EventKind.COPY_FAILED
         for worker, kind in workers.items():
             lost, reason = worker.losses()
             self._ledger.count(f"warnings/{worker.name}", lost)

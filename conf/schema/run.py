@@ -25,11 +25,6 @@ LOGGERS = Rule(
     lambda names: {*names} <= {"tensorboard", "wandb"} and len({*names}) == len(names),
     "use tensorboard, wandb, both or neither, each once",
 )
-URL = Rule(
-    lambda url: not url or re.fullmatch(r"(?!memory:)[a-z][a-z0-9+]*://((?!::)[^\s@?#])+", url) is not None,
-    "use a URL such as s3://bucket/folder or file:///mnt/disk, without a key, which belongs in the environment",
-)
-
 SWEEP_NAME = "name the sweep with sweep.name=NAME; its runs are named after their values"
 SWEEP_END = "every run would execute it; put it after launch/sweep.py on the shell's command line"
 SWEEP_ANEW = "delete the sweep's folder to start again, or give sweep.name=OTHER"
@@ -56,9 +51,6 @@ class RunConfig:
     and _FOLDER. It may take five minutes; its failure does not change the exit code."""
     report_to: list[str] = setting(["tensorboard"], "our choice: TensorBoard needs no server", rule=LOGGERS)
     """Loggers that show the run live. docs/how-to/long-runs.md explains them."""
-    restore: str = setting("", "our choice", rule=URL, private=True)
-    """URL of remote checkpoints, as in checkpoint.remote. If the run has no folder here, it is restored from there and
-    continues. If checkpoint.remote is the same URL and contains no such run, a new run begins."""
     seed: int = setting(0, "our choice", ge=0, le=2**31 - 1, checkpointed="seed", affects="repetition")
     """Seed of the adapter's initial values, the order of problems and every request."""
     nvidia_mps: str = setting("auto", "our choice: more planned updates on one GPU", choices=("auto", "on", "off"))
@@ -116,9 +108,11 @@ class CheckpointConfig:
     that takes little time, and replaced by the next one."""
     keep_last: int = setting(2, "our choice: one more than needed, in case the newest is damaged", ge=1)
     """Number of checkpoints to keep."""
-    remote: str = setting("", "our choice", rule=URL, private=True)
-    """Remote checkpoints: URL of a folder, for example in an object store. After every checkpoint and at the end, the
-    run is copied there under its name: the latest and the best checkpoint and all other files."""
+    copy: str = setting("", "our choice", private=True)
+    """A shell command that copies the run to another machine or an object store, executed after every checkpoint, while
+    the training continues, and at the end. Its environment contains MICROBUDGET_FOLDER, the folder to copy, with the
+    latest and the best checkpoint and all other files of the run, and MICROBUDGET_NAME. Before the run starts, an empty
+    folder is copied."""
 
 
 @dataclass(config=DECLARED, frozen=True)

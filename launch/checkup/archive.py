@@ -37,7 +37,7 @@ UPDATES = 3
 SHORT = (
     *("run.name=short", f"budget.updates={UPDATES}", "run.overwrite=false", "warm_start.source="),
     *("eval.problems=16", "eval.n=1", "eval.benchmarks=[]", "validation.every=0", "validation.patience=0"),
-    *("run.report_to=[]", "run.restore=", "checkpoint.remote=", "run.on_end="),  # nothing leaves or ends the machine
+    *("run.report_to=[]", "checkpoint.copy=", "run.on_end="),  # nothing leaves or ends the machine
 )
 """Settings of the runs."""
 

@@ -60,15 +60,6 @@ def test_credentials_are_removed_before_a_message_is_cut():
     assert not any(secret in said for secret in SECRETS)
 
 
-@pytest.mark.parametrize("key", ["checkpoint.remote", "run.restore"])
-@pytest.mark.parametrize("url", ["s3://me:pa5s@bucket", "https://host/x?sig=s1gned", "s3://me:pa5s?#w0rd@b@bucket"])
-def test_refused_address_is_named_without_its_password(key: str, url: str):
-    with pytest.raises(BadInput) as refusal:
-        load(["conf=quickstart", f"{key}={url}"])
-    assert f"{key}={url.partition('://')[0]}://" in str(refusal.value)
-    assert not any(secret in str(refusal.value) for secret in SECRETS)
-
-
 NAMES = yaml.safe_load(Path(errors.__file__).with_name("coming_from.yaml").read_text("utf-8"))
 
 

@@ -43,9 +43,9 @@ TYPED: dict[tuple[str, ...], list[str]] = {
         "reward.custom=[{function: 'os:getcwd', weight: .nan}]",
     ],
     ("run", "run.name=x"): [
-        *("run.folder={file}/x", "run.folder=/proc/none", "run.folder=" + "a" * 300, "checkpoint.remote=memory://x"),
+        *("run.folder={file}/x", "run.folder=/proc/none", "run.folder=" + "a" * 300, "checkpoint.copy=exit 3"),
         *(f"data.source={name}" for name in ("file:/dev/zero", "hub:../..", "import:os:sep", "reasoning_gym:n_queens")),
-        *("lora.start_from={data}", "checkpoint.remote=file://{file}/x", "run.restore=file://{finished}"),
+        *("lora.start_from={data}", "checkpoint.copy=no-such-program"),
     ],
     ("evaluate", "plan=true"): ["adapter=/proc/self/mem", "adapter=" + "a/" * 3000],
     ("samples", "{trained}"): [f"limit={MANY}", "show=wors", "{finished}"],

@@ -115,10 +115,10 @@ def test_disk_that_runs_full_halts_the_run(tmp_path: Path, monkeypatch: pytest.M
     if not noted:
         monkeypatch.setattr(RunFolder, "append_event", append)
     looked = list[object]()
-    monkeypatch.setattr(coordinator.RemoteCheckpoints, "look", lambda copies: looked.append(copies))
+    monkeypatch.setattr(coordinator.Copies, "look", lambda copies: looked.append(copies))
     request = make_request(tmp_path)
-    summary = end(replace(request, config=changed(request.config, {"checkpoint.remote": "memory://far"})))
-    assert len(looked) >= 3, "a look that fails is no obstacle to remote checkpoints"
+    summary = end(replace(request, config=changed(request.config, {"checkpoint.copy": "true"})))
+    assert len(looked) >= 3, "a look that fails is no obstacle to copies"
     assert summary.status == "halted"
     assert "the run folder" in summary.reason
     if noted:
