@@ -16,7 +16,7 @@ from microbudget_rl.conf.command import WORDS, command
 from microbudget_rl.conf.errors import BadInput, hint
 from microbudget_rl.rewards.shipped import CALLER
 
-IN_LAUNCH = ("doctor", "run", "sweep", "evaluate", "report", "samples", "export", "push", "chat", "serve", "bundled")
+IN_LAUNCH = ("doctor", "run", "sweep", "evaluate", "report", "samples", "export", "chat", "serve", "bundled")
 COMMANDS = {name: f"microbudget_rl.launch.{name}" for name in IN_LAUNCH} | {
     "check-adapter": "microbudget_rl.launch.check_adapter",
     "plan": "microbudget_rl.launch.run",

@@ -168,7 +168,7 @@ drop_foreign_wheels() {
     # on a machine without CUDA. vLLM serves some families only with torchvision, so a build that works stays.
     local package
     for package in torchvision torchaudio torchcodec; do
-        $python -c "import $package" || $python -m pip uninstall --yes "$package"
+        $python -c "import $package" || $python -m pip uninstall --yes "$package" || return
     done
 }
 

@@ -39,8 +39,11 @@ CALLS_AT_ONCE = 100_000
 """Most concurrent calls to an asynchronous actor, more than there will ever be. With Ray's default of 1000 the
 heartbeat would wait behind a larger evaluation, and a healthy actor would be killed."""
 
-BAD_INPUT = re.compile(r"BadInput: (.+)$", re.MULTILINE)
-"""Matches a BadInput of an actor's constructor: of its errors, Ray passes on only the text."""
+
+def raise_bad_input(error: Exception) -> None:
+    """Raise the BadInput of an actor's constructor again, if it caused an error: Ray passes on only its text."""
+    if bad := re.search(r"BadInput: (.+)$", str(error), re.MULTILINE):
+        raise BadInput(bad[1]) from error
 
 
 class ActorProcess:
@@ -140,9 +143,8 @@ class RemoteActor:
                 raise ActorDied(f"{self.name} died: {cause}") from error
             raise (cause if isinstance(cause, Exception) else error) from error
         except (RayActorError, OutOfMemoryError) as error:
-            failed_to_start = isinstance(error, RayActorError) and error.actor_init_failed
-            if failed_to_start and (bad := BAD_INPUT.search(str(error))):
-                raise BadInput(bad[1]) from error
+            if isinstance(error, RayActorError) and error.actor_init_failed:
+                raise_bad_input(error)
             raise ActorDied(f"{self.name} died: {await process.cause(str(error))}") from error
         except TimeoutError:
             if process is self._process:

@@ -21,7 +21,7 @@ from microbudget_rl.actors.messages import Progress
 from microbudget_rl.actors.runtime.cause_of_death import ExitWatcher, cause_of_death
 from microbudget_rl.actors.runtime.process import after
 from microbudget_rl.actors.runtime.ray_session import end_actors
-from microbudget_rl.actors.runtime.remote_actor import BAD_INPUT
+from microbudget_rl.actors.runtime.remote_actor import raise_bad_input
 from microbudget_rl.actors.runtime.supervision import RestartLimit
 from microbudget_rl.actors.storage.checkpoints import version_of
 from microbudget_rl.actors.storage.documents import EventKind, RunSummary
@@ -116,8 +116,7 @@ class Watch:
 
     def _start_again(self, error: Exception) -> RunSummary | None:
         """Start another coordinator after a crash, or return the ended run's summary. Raises BadInput or ActorDied."""
-        if bad := BAD_INPUT.search(str(error)):
-            raise BadInput(bad[1]) from error
+        raise_bad_input(error)
         if isinstance(error, GetTimeoutError):
             ray.kill(self._coordinator)
             cause = f"it did not answer for {SILENCE_S:.0f} s and was killed"

@@ -58,7 +58,7 @@ def write_verified(trained: Trained, whole: bool, folder: Path, console: Console
     try:
         write_merged(trained, folder, whole)
     except (OSError, SafetensorError) as error:
-        raise BadInput(f"the model cannot be written ({error}); make room, or set TMPDIR for push.py") from None
+        raise BadInput(f"the model cannot be written ({error}); make room") from None
     console.print("Verifying it by held-out responses …")
     differences = distances(trained, folder)
     table = Table("mean |Δ log p| per token, between", "nats")

@@ -118,10 +118,11 @@ def test_workers_of_an_installed_package_verify(unpacked: Path, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_it_runs_and_pushes_from_any_folder(unpacked: Path, tmp_path: Path):
+def test_it_runs_and_exports_from_any_folder(unpacked: Path, tmp_path: Path):
     call = partial(run, unpacked, tmp_path, "-m", "microbudget_rl.launch")
     call("run", "conf=quickstart", "dashboard.port=0", "budget.updates=2", "budget.minutes=8", "eval.problems=16")
     folder = tmp_path / "runs" / "quickstart"
     assert json.loads((folder / "summary.json").read_text())["updates"] == 2
     assert "<svg" in (folder / "report.html").read_text()
-    assert "library_name: peft" in call("push", "runs/quickstart", "to=me/mine", "dry_run=true")
+    call("export", "runs/quickstart", "to=mine", "type=adapter")
+    assert "library_name: peft" in (tmp_path / "mine" / "README.md").read_text()

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from microbudget_rl.actors.storage.files import seal
 from microbudget_rl.actors.storage.folders import mark
 from microbudget_rl.launch import export
-from microbudget_rl.launch.trained import merged
+from microbudget_rl.launch.trained import card, merged
+from microbudget_rl.launch.trained.policy import Trained
 from tests.malformed.conftest import files
+from tests.run_folders import write_run
 from tests.trained_runs import SHOWN, write_trained
 
 pytestmark = pytest.mark.long
@@ -36,7 +39,7 @@ def test_export_appears_verified_as_the_rounded_sum_and_else_the_base(
     assert off <= 1.5 * noise
     assert away > 2 * off
     assert [path.name for path in folder.parent.glob(".*")] == []
-    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
+    assert len({path.stat().st_mode for path in folder.glob("*.*")}) == 1
     *_, loaded, reminder = capsys.readouterr().out.splitlines()
     assert "1 few-shot example" in reminder
     assert str(folder) in loaded
@@ -135,3 +138,70 @@ def test_run_whose_base_model_is_lost_or_exchanged_is_refused(
     file = run / "config.yaml"
     file.write_text(re.sub(rf"^  {key}: .*$", f"  {key}: '{value}'", file.read_text(), flags=re.MULTILINE))
     assert f"model.{key}={value}" in refused(export.main, [str(run), "to=out"])
+
+
+SAID = 'accuracy|20.8|95 % interval|1 × A40|9.8|0.08 at 0.5 per hour|one seed|"mine"|began with 1 few-shot example'
+
+
+def test_adapter_is_exported_with_card_and_training_and_nothing_private(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    private = ("run.on_end='curl https://pod.example/stop?key=SECRET'", "checkpoint.copy='cp -r SECRET .'")
+    settings = (*private, "budget.price_per_hour=0.5", SHOWN)
+    run = write_trained(tmp_path / "runs" / "mine", tiny_model, settings=settings, rows=24)
+    other = write_run(tmp_path / "made-up", before=1, after=5, cost=0.08, hardware="1 × A40")
+    for name in ("metrics.jsonl", "summary.json"):
+        shutil.copyfile(other / name, run / name)
+    source = f"file:{run.parent}/sums.jsonl"
+    origin = {"command": f"python launch/run.py data.source={source} model.path={tiny_model}"}
+    (run / "origin.json").write_text(json.dumps(origin))
+    assert export.main([str(run), "to=mine", "type=adapter"]) == 0
+    training = {"config.yaml", "metrics.jsonl", "report.html"}
+    assert {path.name for path in Path("mine/training").iterdir()} == training
+    own = {"README.md", "adapter_config.json", "adapter_model.safetensors", "training"}
+    assert {path.name for path in Path("mine").iterdir()} == own
+    adapter = run / "checkpoints" / "update-000004" / "adapter"
+    assert Path("mine/adapter_model.safetensors").read_bytes() == (adapter / "adapter_model.safetensors").read_bytes()
+    assert Path("mine/training/metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
+    base = Path(json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"])
+    assert base.is_absolute()
+    assert json.loads(Path("mine/adapter_config.json").read_text())["base_model_name_or_path"] == base.name
+    _, about, body = Path("mine/README.md").read_text().split("---\n", 2)
+    assert yaml.safe_load(about)["library_name"] == "peft"
+    assert "base_model" not in yaml.safe_load(about)  # a folder of this machine is none of the hub's
+    for said in SAID.split("|"):
+        assert said in body
+    for secret in ("SECRET", str(tmp_path), str(tiny_model.parent)):
+        assert not [path for path in Path("mine").rglob("*.*") if secret.encode() in path.read_bytes()]
+    recipe = yaml.safe_load(Path("mine/training/config.yaml").read_text())
+    assert (recipe["data"]["source"], recipe["lora"]["rank"]) == ("file:sums.jsonl", 4)
+    monkeypatch.setattr(Trained, "base_name", "someone/base")
+    monkeypatch.setattr(card, "name_on_hub", lambda model: ("someone/base", "a" * 40))
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps(summary | {"result": {"update": 40, "why": "the last"}}))
+    assert export.main([str(run), "to=other", "type=adapter", "checkpoint=update-000004"]) == 0
+    _, about, body = Path("other/README.md").read_text().split("---\n", 2)
+    wanted = {"base_model": "someone/base", "base_model_relation": "adapter"}
+    assert wanted.items() <= yaml.safe_load(about).items()
+    pin = "a" * 40
+    for said in (f'"revision": "{pin}"', f"vllm serve someone/base --revision {pin}", "of update 4.", "update 40."):
+        assert said in body
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "shown"),
+    [
+        ("setting", "file:../data/sums.jsonl", "file:sums.jsonl"),
+        ("setting", "/home/me/models/tiny", "tiny"),
+        ("setting", "/no_think {problem}", "/no_think {problem}"),
+        ("setting", ["/mnt/rewards.py:reward", 1], ["rewards.py:reward", 1]),
+        ("data.template", "~ {problem}/x", "~ {problem}/x"),
+        *(("model.path", path, "model") for path in ("clients/acme/model", "~/acme/model", "/home/my acme/model")),
+        ("model.path", "owner/name", "owner/name"),
+    ],
+)
+def test_paths_become_names(key: str, value: object, shown: object):
+    Path("clients/acme/model").mkdir(parents=True)
+    section, _, name = key.rpartition(".")
+    assert card.public({key: value}) == {key: shown}
+    assert card.public({section: {name: value}}) == {section: {name: shown}}

@@ -54,7 +54,6 @@ READERS = {
     "report": ("finished", ["{copy}"]),
     "samples": ("trained", ["{copy}"]),
     "export": ("trained", ["{copy}"]),
-    "push": ("trained", ["{copy}", "to=me/it", "dry_run=true"]),
     "serve": ("trained", ["{copy}"]),
     "run": ("unfinished", ["run.folder={copy}", f"run.name={RUN}"]),
     "evaluate": ("unfinished", [f"adapter={{copy}}/{RUN}/checkpoints/latest", "n=1", "device=cpu", "plan=true"]),

@@ -49,9 +49,7 @@ TYPED: dict[tuple[str, ...], list[str]] = {
     ],
     ("evaluate", "plan=true"): ["adapter=/proc/self/mem", "adapter=" + "a/" * 3000],
     ("samples", "{trained}"): [f"limit={MANY}", "show=wors", "{finished}"],
-    ("export", "{trained}"): ["checkpoint=../../..", "typ=f16"],
-    ("push", "{trained}"): ["dry_run=true", "to=a/b/c", "to=me/mi ne"],
-    ("push", "{trained}", "to=a/b"): ["format=int8"],
+    ("export", "{trained}"): ["checkpoint=../../..", "typ=f16", "type=int8"],
     ("serve", "{trained}"): [f"port={MANY}", "host=no such host"],
 }
 """By command and first words: another one, with which it has to be refused. {model} and the like are of the stock."""
@@ -74,7 +72,7 @@ DAMAGED: list[tuple[str, str, str | dict[str, Any] | None]] = [
     ("run", f"{RUN}/{CHECKPOINT}/coordinator.json", MANY),
     ("report", "metrics.jsonl", '{"update": 1e999}\n'),
     ("serve", f"{CHECKPOINT}/manifest.json", "[1]"),
-    ("push", "config.yaml", "\xff\xfe"),
+    ("export", "config.yaml", "\xff\xfe"),
     ("samples", "samples/eval-final.jsonl", None),
 ]
 """A command, a file of what it reads, and what is there instead: a text, other values in its JSON, or a folder."""

@@ -25,7 +25,7 @@ from microbudget_rl.conf.help import page as settings_page
 from microbudget_rl.conf.load import command_line, load
 from microbudget_rl.conf.schema import CommandLine
 from microbudget_rl.gallery.my_rewards import briefest, fields
-from microbudget_rl.launch import export, push, samples, serve
+from microbudget_rl.launch import export, samples, serve
 from microbudget_rl.launch.__main__ import COMMANDS
 from microbudget_rl.launch.checkup.signal import rule_for
 from microbudget_rl.launch.doctor import OWN
@@ -44,9 +44,7 @@ USAGES = {name: importlib.import_module(module).__doc__ or "" for name, module i
 MEASURED: dict[str, dict[str, Any]] = yaml.safe_load((DOCS / "measured.yaml").read_text("utf-8"))
 BLOCK = re.compile(r"^```(\w*)\n([\s\S]*?)^```|((?<=\n\n)(?: {4}.*\n+)+)", re.MULTILINE)
 OURS = re.compile(r"(\S*python|bash|microbudget|head|cp|cat|mkdir) (?!.*(\b[A-Z]{4,}\b| \[|…|\$))")
-OPTIONS: dict[str, Options] = {
-    each.__name__.rpartition(".")[2]: each.OPTIONS for each in (export, push, samples, serve)
-}
+OPTIONS: dict[str, Options] = {each.__name__.rpartition(".")[2]: each.OPTIONS for each in (export, samples, serve)}
 OPTIONS["chat"] = {"checkpoint": ()}
 ROWS = "".join(f'{{"problem": "{n} + 7 =", "question": "{n} + 7 =", "answer": "{n + 7}"}}\n' for n in range(500))
 TABLE = "problem,answer\n" + "".join(f"{n} + 7 =,{n + 7}\n" for n in range(500))
