@@ -2,13 +2,13 @@
 # Set everything up, then check style, types and behaviour.
 #
 #     bash launch/test.sh [quick] [--all] [isa=avx2|avx512|native] [pytest arguments …]
-#     bash launch/test.sh cuda [A40|RTX3060|packages|breaks …]
+#     bash launch/test.sh cuda [A40|RTX3060|packages …]
 #
 # `quick` is for every change: style, types, and the tests that have no model and start no engine, no Ray and no other
 # Python. It takes about two minutes.
 #
 # `cuda` asks the CUDA builds, which it loads into .venv-cuda (10 GB), what they make of our settings, on a machine without
-# a GPU. Nothing computes on a GPU. It takes 7 to 25 minutes, and a sixth of that without `breaks`, the test of these tests.
+# a GPU. Nothing computes on a GPU. It takes a few minutes.
 #
 # With isa=avx2 or isa=avx512 (without bfloat16), torch, oneDNN and vLLM behave in all processes as on a CPU with only
 # these instructions; style and types are not checked. Without pytest arguments, the tests run in two processes where

@@ -18,9 +18,9 @@ from tests.conftest import ROOT
 from tests.cuda.absent import CARDS, driver
 from tests.test_private_apis import ROWS
 
-CASES = {card: cases for card, (_, cases) in CARDS.items()} | {"packages": 10 + len(ROWS), "breaks": 19}
+CASES = {card: cases for card, (_, cases) in CARDS.items()} | {"packages": 10 + len(ROWS)}
 """Parts with the number of their cases: the engine's configuration on each GPU (each recipe, and each start of an
-engine or a holder of weights in it), and two modules beside this one."""
+engine or a holder of weights in it), and the module beside this one."""
 
 ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "0", "DS_ACCELERATOR": "cuda", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
@@ -28,7 +28,7 @@ ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "0", "DS_ACCELERATOR": "cuda", "HF_HUB_OF
 def answers(part: str, library: str) -> list[dict[str, Any]]:
     """Run a part in a process of its own, with a driver's library that knows of no device."""
     began = time.monotonic()
-    module, argument = (part, "") if part in ("packages", "breaks") else ("engines", repr(part))
+    module, argument = (part, "") if part == "packages" else ("engines", repr(part))
     program = f"from tests.cuda.{module} import ask; ask({argument})"
     environment = os.environ | ENVIRONMENT | {"LD_PRELOAD": library, "VLLM_LOGGING_LEVEL": "ERROR"}
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True)

@@ -1,8 +1,7 @@
-"""Real tiny runs with faults or measurements. Prints a line per case.
+"""Real tiny runs with faults. Prints a line per case.
 
 python -m tests.faults kill                        kill -9 of every process
 python -m tests.faults inject [FAULT[:MOMENT] …]   as root: stopped processes, disks
-python -m tests.faults soak [UPDATES]              do memory, files and processes stay flat?
 """
 
 import sys
@@ -12,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.e2e.conftest import boxing_model, start
-from tests.faults import injection, soak
+from tests.faults import injection
 from tests.faults.conftest import Run, launcher
 
-COMMANDS = {"kill": injection.kill, "inject": injection.inject, "soak": soak.main}
+COMMANDS = {"kill": injection.kill, "inject": injection.inject}
 
 
 class Folders:

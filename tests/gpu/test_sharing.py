@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -150,28 +149,6 @@ def test_both_sides_keep_to_their_shares(rig: Rig):
     ):
         print(f"{name:<40} {found:8.2f} found {planned:8.2f} planned")
         assert least < found < most
-
-
-def test_adapters_are_swapped_during_requests(rig: Rig):
-    async def scenario() -> tuple[float, list[dict[str, float]]]:
-        old, new = await rig.learner.publish_synthetic()
-        await rig.engine.load(old)
-        early = asyncio.create_task(rig.engine.generate(Request(0, PROBLEM, old, replace(SAMPLING, max_tokens=512))))
-        await asyncio.sleep(0.5)
-        began = time.perf_counter()
-        await rig.engine.load(new)
-        seconds = time.perf_counter() - began
-        assert not early.done()
-        late = asyncio.create_task(rig.engine.generate(Request(1, PROBLEM, new, SAMPLING)))
-        await rig.engine.retire(old)
-        groups = await asyncio.gather(early, late)
-        await rig.engine.retire(new)
-        return seconds, [await distances(rig.learner, group) for group in groups]
-
-    seconds, found = rig.run(scenario())
-    print(f"an adapter of rank 256 took {seconds:.2f} s to load with requests in flight")
-    for each in found:
-        assert each[FAITHFUL] < AGREE < 2 * AGREE < each["another adapter is applied"]
 
 
 def test_a_killed_engine_restarts_beside_the_learner(rig: Rig):

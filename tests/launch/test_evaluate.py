@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
@@ -18,7 +17,7 @@ from microbudget_rl.actors.evaluation.evaluator import complete_samples
 from microbudget_rl.actors.messages import HELD_OUT_SETS, AdapterRef, Group, ProblemSet, Request, Sample
 from microbudget_rl.actors.models.files import load_tokenizer
 from microbudget_rl.actors.storage.checkpoints import Checkpoints
-from microbudget_rl.actors.storage.documents import EvaluatedSample, EvaluationDocument
+from microbudget_rl.actors.storage.documents import EvaluatedSample
 from microbudget_rl.actors.storage.files import MARK, lock, read_rows
 from microbudget_rl.actors.storage.folders import claim
 from microbudget_rl.actors.storage.run_folder import RunFolder
@@ -28,15 +27,14 @@ from microbudget_rl.conf.schema import CommandLine
 from microbudget_rl.conf.settings import changed
 from microbudget_rl.launch import evaluate
 from microbudget_rl.launch.evaluate import conclude
-from microbudget_rl.launch.evaluation import PreparedEvaluation, alike, markdown, prepare, results_table, write_results
+from microbudget_rl.launch.evaluation import PreparedEvaluation, alike, prepare, write_results
 from microbudget_rl.launch.hardware.machine import detect
-from microbudget_rl.launch.reporting.tables import evaluation_table
 from microbudget_rl.launch.session.admission import admit, begin, take_run
 from microbudget_rl.rewards.problems import loading
 from microbudget_rl.rewards.problems.loading import CHOSE
 from tests.actors.virtual_run import make_context
 from tests.fakes import FakeEngine, FakeLearner, FakeVerifier, make_reward
-from tests.run_folders import EVALUATION, scores, write_run
+from tests.run_folders import write_run
 from tests.trained_runs import save_adapter, write_trained
 from tests.virtual_time import VirtualClock, run_virtually
 
@@ -349,30 +347,3 @@ def test_results_of_other_benchmarks_stay_under_the_same_protocol(arguments: lis
         assert [(each.name, each.n, each.base.pass_at_1) for each in found] == expected
     with pytest.raises(BadInput, match="temperature="):
         prepared([*rest, few, "n=2", "eval.temperature=0.5"])
-
-
-def result(name: str, base: dict[str, Any], adapter: dict[str, Any] | None = None) -> dict[str, Any]:
-    paired = {"difference": 0.25, "ci95": [0.1, 0.4], "p": 0.0123} if adapter else None
-    facts = {"name": name, "problems": 9, "n": 16, "filtered_counts": {"too long": 1}}
-    return {**facts, "base": base, "adapter": adapter, "paired": paired}
-
-
-def test_table_of_80_columns_and_markdown_say_the_same():
-    voted = {"maj@n": 0.3, "intervals": {"maj@n": [0.1, 0.5]}, "unverified": 0.125}
-    benchmarks = [
-        result("aime24", scores(16, 9, {1: 0.25}) | voted, scores(16, 9, {1: 0.5}) | voted),
-        result("own", scores(4, 9, {1: 0.2, 4: 0.9})),
-    ]
-    adapter = {"adapter": "runs/x", "adapter_config": {"base": "me/_model_", "rank": 8}}
-    found = {"protocol": EVALUATION["protocol"] | adapter, "benchmarks": benchmarks}
-    document = EvaluationDocument.model_validate(EVALUATION | found)
-    console = Console(record=True, width=80)
-    console.print(results_table(document))
-    shown, pasted, rows = console.export_text(), markdown(document), evaluation_table(document).body
-    assert all(cell in shown and cell in pasted for row in rows for cell in row)
-    assert ("", "pass@1", "0.250 (0.150–0.350)", "0.500 (0.400–0.600)") in rows
-    assert ("", "maj@n", "0.300 (0.100–0.500)", "0.300 (0.100–0.500)") in rows
-    assert ("", "unverified", "12.5%", "12.5%") in rows
-    assert ("", "pass@4", "0.900 (0.800–1.000)", "") in rows
-    assert "of rank 8, made for me/\\_model\\_" in pasted
-    assert pasted.splitlines()[1].count("---") == pasted.splitlines()[0].count("|") - 1

@@ -1,7 +1,6 @@
 """The life of the process that holds the base model, without Ray and vLLM."""
 
 import asyncio
-import gc
 import socket
 import sys
 import tempfile
@@ -120,29 +119,6 @@ async def test_weights_that_never_load_name_their_setting(make: Make):
     with pytest.raises(BadInput, match="shared_weights=off"):
         await weights.mapped_by(PLACEMENT)
     await weights.close()
-
-
-@virtually
-async def test_weights_that_are_given_up_say_so(make: Make):
-    class Mortal(Holder):
-        def start(self) -> None:
-            super().start()
-            if self.starts > 1:
-                self.kill()
-
-    unseen = list[dict[str, Any]]()
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
-    weights = make(Mortal)
-    await weights.mapped_by(PLACEMENT)
-    weights.check()
-    weights.actor.kill()
-    await asyncio.sleep(60.0)
-    with pytest.raises(ActorDied, match="in a row"):
-        weights.check()
-    await weights.close()
-    del weights
-    gc.collect()
-    assert unseen == []
 
 
 @pytest.mark.parametrize(("kind", "on_cpu"), [(WeightsActor, False), (RolloutEngine, False), (RolloutEngine, True)])

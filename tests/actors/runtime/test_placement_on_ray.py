@@ -18,7 +18,6 @@ from microbudget_rl.actors.rollout.pool import EnginePool
 from microbudget_rl.actors.runtime.placement import Node, Placement, place
 from microbudget_rl.actors.runtime.remote_actor import RemoteActor
 from microbudget_rl.launch.session.actors import NODE_LABEL, bundle, reserve_learners
-from microbudget_rl.launch.sharing import divide
 from tests.actors.rollout.test_actor import make_adapter
 from tests.fakes import make_group, make_request
 
@@ -148,20 +147,3 @@ async def test_gpus_of_a_cluster_are_given_out_once_and_a_lost_node_is_made_up_f
     again = taken(placement.rollouts, await where(rollouts))
     assert set(again.values()) == {1.0}
     assert events[-1].endswith("requests sent again")
-
-
-async def test_an_engine_is_on_the_gpu_of_the_learner_process_beside_it(cluster: Cluster, tmp_path: Path):
-    """Four GPUs, three learner processes: two engines share a GPU with one, the third has its own."""
-
-    home, *others = nodes()
-    placement = divide(place(home.cores, 4, ranks=3, engines=3, nodes=[home, *others]), 0.3, 0.5)
-    ranks, rollouts, pool = await start(placement, [], tmp_path)
-    learners, engines = await where(ranks), await where(rollouts)
-    gpus = taken((*placement.learners, *placement.rollouts), [*learners, *engines])
-    assert sorted(round(share, 2) for share in gpus.values()) == [0.95, 0.95, 1.0, 1.0]
-    for share, found in zip(placement.rollouts, engines, strict=True):
-        if share.beside is not None:
-            assert (found.node, found.gpus) == (learners[share.beside].node, learners[share.beside].gpus)
-    rollouts[1].start()
-    await pool.ready()
-    assert await rollouts[1].call("where") == engines[1]

@@ -9,16 +9,12 @@ from typing import Any
 
 import pytest
 
-from microbudget_rl.actors.rollout.vllm_settings import set_environment
-from microbudget_rl.actors.runtime.placement import Share
-from microbudget_rl.conf.load import load
 from microbudget_rl.launch import run
 from microbudget_rl.launch.hardware.gpus import Gpu
 from microbudget_rl.launch.plan import measurements
 from microbudget_rl.launch.plan.plan import Plan
 from microbudget_rl.launch.run import main
 from microbudget_rl.launch.sharing import CLIENT, READER
-from microbudget_rl.learner.actor import LearnerActor
 
 EXCLUSIVE = "0, GPU-a, NVIDIA A40, 46068, 45600, [N/A], 580.65.06, 8.6, Exclusive_Process\n"
 A40 = "{}, GPU-{}, NVIDIA A40, 46068, {}, [N/A]\n"
@@ -160,17 +156,3 @@ def test_segments_grow_except_under_wsl_or_as_the_user_says(
         monkeypatch.setattr(os, "environ", dict(asked))
         exec(re.split("import torch|assert", program)[0])
         assert "".join(os.environ.values()).count("expandable_segments:True") == grows
-
-
-@pytest.mark.parametrize("mps", [False, True])
-@pytest.mark.parametrize("gpus", [0.5, 1.0, 0.0])
-def test_engine_and_learner_have_their_environments(mps: bool, gpus: float, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(os, "environ", {"OMP_NUM_THREADS": "2"})
-    set_environment(Share(gpus=gpus, memory=gpus, cores=() if gpus else (0,), threads=2), 2)
-    assert ("OMP_NUM_THREADS" in os.environ) == ("VLLM_CPU_KVCACHE_SPACE" in os.environ) == (not gpus)
-    given = "run.nvidia_mps_percentage=90", f"run.nvidia_mps={'on' if mps else 'off'}"
-    LearnerActor(load(["conf=r8_instruct", *given]), "", Share(gpus=gpus, memory=gpus, threads=4), "")
-    assert os.environ["DS_ACCELERATOR"] == ("cuda" if gpus else "cpu")
-    assert "PYTORCH_ALLOC_CONF" in os.environ
-    limited = os.environ.get("CUDA_MPS_CLIENT_PRIORITY"), os.environ.get("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE")
-    assert limited == (("1", "90") if mps and gpus == 0.5 else (None, None))

@@ -152,13 +152,3 @@ def test_run_that_has_ended_or_is_told_to_stop_is_not_started_again(follow: Foll
     summary = follow(ending=dying(1, dict, lambda: signal.raise_signal(signal.SIGTERM)))
     assert (summary.status, summary.reason) == ("interrupted", "SIGTERM")
     assert follow(ending=dying(1, dict)).content == json.loads((tmp_path / "summary.json").read_text())
-
-
-def test_second_signal_says_that_the_run_ends_at_once(
-    follow: Follow, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    hurried = list[float]()
-    monkeypatch.setattr(watch, "after", lambda seconds, _: hurried.append(seconds))
-    follow(ending=dying(1, dict, lambda: [signal.raise_signal(signal.SIGTERM) for _ in range(2)]))
-    assert capsys.readouterr().out.count("SIGTERM again") == 1
-    assert hurried == [watch.HURRY_S]

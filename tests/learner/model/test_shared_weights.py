@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from microbudget_rl.actors.models.families import UNEVEN
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.conf.settings import changed
@@ -23,13 +22,10 @@ from microbudget_rl.learner.learner import LoraLearner
 from microbudget_rl.learner.model.shared_weights import model_on
 from tests.actors.rollout.test_served_families import write
 from tests.learner.helpers import batch, same, update, weights
-from tests.learner.model.families import FAMILIES, refusal
 
 pytestmark = pytest.mark.long
 
 FEW = ("Qwen 2, 2.5", "Qwen 3", "Gemma 3, text", "Phi-3, Phi-4", "Cohere")
-FOREIGN = "Apertus"
-"""The family with weights of another type in vLLM."""
 
 
 @contextmanager
@@ -96,17 +92,3 @@ def test_a_learner_trains_on_weights_of_another_process(tiny_config: Config, tin
         spoilt["model.layers.1.self_attn.qkv_proj.weight"].neg_()
         with pytest.raises(BadInput, match=re.escape("model.layers.1.self_attn.k_proj.weight")):
             model_on(spoilt, str(folders[0]), torch.float32)
-
-
-@pytest.mark.slow
-def test_every_family_is_mapped(tiny_model: Path, tmp_path: Path):
-    even = [family for family in FAMILIES if (family.text or family.kind) not in UNEVEN]
-    trained = [family.name for family in even if not refusal(family, tmp_path / family.kind)]
-    folders = write_all(trained, tiny_model, tmp_path)
-    with held(tmp_path / "handles", *(("float32", folder) for folder in folders)) as found:
-        for name, given, folder in zip(trained, found, folders, strict=True):
-            if name == FOREIGN:
-                with pytest.raises(BadInput):
-                    model_on(given, str(folder), torch.float32)
-            else:
-                assert_as_from_the_file(given, folder)

@@ -3,11 +3,9 @@ from pathlib import Path
 import pytest
 
 from microbudget_rl.actors.evaluation.statistics import Difference
-from microbudget_rl.actors.results import Results
-from microbudget_rl.actors.storage.documents import MetricsRow
-from microbudget_rl.launch.reporting.history import LEARNING_RATE, RANK, SEED, read_sweep
+from microbudget_rl.launch.reporting.history import read_sweep
 from microbudget_rl.launch.reporting.paper.conclusion import FELL, ONE_SEED, ROSE, UNDECIDED, conclude, verdict
-from microbudget_rl.launch.reporting.paper.results import ModelResults, SettingResults, gain, read_results
+from microbudget_rl.launch.reporting.paper.results import gain, read_results
 from tests.run_folders import write_benchmarked
 
 
@@ -49,28 +47,4 @@ def test_seeds_widen_what_problems_cannot_tell(tmp_path: Path):
     margin = (
         12.706 * (0.01**2 + 0.0153**2) ** 0.5
     )  # Student's t of one degree of freedom; error of seeds, and of the base
-    assert difference.interval[1] - difference.value == pytest.approx(margin, rel=0.01)
-
-
-def test_settings_are_no_seeds(tmp_path: Path):
-    """Two learning rates 40 points apart, with two seeds 2 points apart, are shown together."""
-
-    def run(seed: int, change: float) -> Results:
-        rows = ({"update": at, "policy/entropy": 1 + change * (at - 1)} for at in (1, 2))
-        return Results("tiny", tmp_path, {RANK: 8, SEED: seed}, rows=tuple(map(MetricsRow.model_validate, rows)))
-
-    settings = {1e-5: ((0.50, 0.52), (-0.1, -0.2)), 1e-4: ((0.90, 0.92), (-0.3, -0.4))}
-    trained = list[SettingResults]()
-    for rate, (levels, changes) in settings.items():
-        scores = {seed: {"sums": {1: {"a": level, "b": level}}} for seed, level in enumerate(levels)}
-        trained.append(SettingResults({LEARNING_RATE: rate}, tuple(map(run, (0, 1), changes)), scores))
-    model = ModelResults("tiny", "", {"sums": {1: {"a": 0.3, "b": 0.3}, 10**6: {}}}, tuple(trained))
-    assert model.entropy_changes(8) == pytest.approx([-0.2, -0.3])
-    found = gain(model, model.shown)
-    assert found
-    difference, basis, _ = found
-    assert basis == "2\xa0seeds, 2\xa0problems of tiny"
-    assert difference.value == pytest.approx(0.41)
-    assert difference.interval
-    margin = 12.706 * 0.02 / 2  # Student's t of one degree of freedom
     assert difference.interval[1] - difference.value == pytest.approx(margin, rel=0.01)
