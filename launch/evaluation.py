@@ -81,7 +81,7 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
     chose: list[AnyProblem] = []
     if run:
         chose = [RawProblem(text, gold) for text, gold in RunRecord(run).selection().values()]
-    elif config.validation.every:  # as a run of these settings will
+    elif config.validation_problems:  # as a run of these settings will
         chose = [*load_held_out(config, tokenizer).selection]
     benchmarks = [
         load_benchmark(benchmark, config, tokenizer, config.limit, chose)

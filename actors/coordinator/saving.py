@@ -42,7 +42,7 @@ class Saving:
     async def choose(self, rows: Sequence[Mapping[str, float]]) -> Selection:
         """Return the choice after some rows, and point `best` at it. Without validations the link is not ours."""
         choice = await asyncio.to_thread(self._choose, rows)
-        if self._run.config.validation.every:
+        if self._run.config.validation_problems:
             self._run.folder.checkpoints.mark_best(choice.chosen)
         return choice
 

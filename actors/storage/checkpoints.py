@@ -175,7 +175,7 @@ def _remove(checkpoint: Path) -> None:
 
 
 def _delete(retired: Path) -> None:
-    with suppress(OSError):  # NFS, while a file is read for remote checkpoints; `recover` tries again
+    with suppress(OSError):  # NFS, while a command copies a file; `recover` tries again
         delete(retired)
 
 

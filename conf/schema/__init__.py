@@ -56,7 +56,7 @@ class Config:
         return 2 if self.validation.every else 1
 
     @property
-    def selecting(self) -> int:
+    def validation_problems(self) -> int:
         """Number of validation problems, if enough problems are held out."""
         return self.validation.problems if self.validation.every else 0
 

@@ -54,7 +54,7 @@ def needs_of_run(plan: Plan) -> HostNeeds:
     versions = max(adapter_slots(config), config.learner.max_staleness + 1) + SYNTHETIC_ADAPTERS + 1
     shared, own = (versions * adapter, 0) if plan.machine.nodes else (0, versions * adapter)
     temporary = SESSION_BYTES + own
-    kept = config.checkpoint.keep_last + 1 + (config.validation.every > 0)  # one in passing; the best may be old
+    kept = config.checkpoint.keep_last + 1 + (config.validation_problems > 0)  # one in passing; the best may be old
     kept += bool(config.warm_start.source)  # that of version 0
     several = plan.machine.gpus and len(plan.placement.learners) > 1  # Ray's object store can do without /dev/shm
     return HostNeeds(

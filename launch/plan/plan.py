@@ -248,7 +248,7 @@ def count_problems(config: Config) -> Problems | None:
     unread = config.eval.problems if data.eval_source and not data.eval_source.startswith(FILE) else 0
     read = changed(config, {"eval.benchmarks": [], **({"eval.problems": 0} if unread else {})})
     found = numbers(split_problems(read, None)[0], data)
-    return replace(found, heldout=unread, selection=config.selecting) if unread else found
+    return replace(found, heldout=unread, selection=config.validation_problems) if unread else found
 
 
 def numbers(problems: ProblemSet, data: DataConfig) -> Problems:

@@ -354,7 +354,7 @@ def estimate(fit: Fit, workload: Workload, at_once: int, measured: Calibration =
         generate_s=generate_s,
         learn_s=learn_s,
         evaluate_s=evaluation_s(config.eval.problems, config.eval.n),
-        validation_s=evaluation_s(config.validation.problems, 1) if config.validation.every else 0.0,
+        validation_s=evaluation_s(config.validation_problems, 1) if config.validation_problems else 0.0,
     )
 
 

@@ -99,7 +99,7 @@ def _cost(plan: Plan) -> str:
 def _settings(plan: Plan) -> Rows:
     config, shape = plan.config, plan.shape
     data, lora, rollout = config.data, config.lora, config.rollout
-    held_out, choosing = config.eval.problems, config.selecting
+    held_out, choosing = config.eval.problems, config.validation_problems
     modules = "all linear layers" if len(lora.target_modules) == len(PROJECTIONS) else ", ".join(lora.target_modules)
     weights = lora_parameters(shape, lora.rank, lora.target_modules)
     tokens = f"{rollout.max_prompt_tokens} + {rollout.max_response_tokens} tokens"

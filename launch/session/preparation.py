@@ -127,10 +127,13 @@ def say_purposes(plan: Plan, problems: ProblemSet) -> None:
 
 def problem_counts(problems: ProblemSet, config: Config) -> str:
     """Return a text on the number of problems and of filtered rows by reason, without a generator's repetitions."""
-    own, few = Counter(problem.source for problem in problems.train), len(problems.selection) < config.selecting
+    own, few = (
+        Counter(problem.source for problem in problems.train),
+        len(problems.selection) < config.validation_problems,
+    )
     each = f" ({', '.join(f'{own[name]} {name}' for name in config.data.weights)})" if config.data.mixture else ""
     said = f"{len(problems.train)} to train on{each}, {len(problems.heldout)} held out"
-    sets = {f"for validation{f', not {config.selecting}' if few else ''}": problems.selection}
+    sets = {f"for validation{f', not {config.validation_problems}' if few else ''}": problems.selection}
     sets |= {
         "for the warm start": problems.candidates,
         **{f"of {each.name}": each.problems for each in problems.benchmarks},

@@ -142,7 +142,7 @@ def check_comparable(grid: Grid) -> None:
     """Raise BadInput if runs would be chosen on different problems, or differ from their base model's evaluation."""
     first, *others = (flatten(asdict(run.config)) for run in grid.runs)
     varied = [key for key in first if any(other.get(key) != first[key] for other in others)]
-    validated = {bool(run.config.validation.every) for run in grid.runs}
+    validated = {bool(run.config.validation_problems) for run in grid.runs}
     if len(validated) > 1:
         raise BadInput("validation.every: only some runs would have their result chosen; give 0 for all, or for none")
     data = [run.config.data for run in grid.runs]

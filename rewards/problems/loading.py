@@ -240,7 +240,7 @@ def hold_out(
     """
     separate = key == "data.eval_source"
     most = len(problems) if separate else int(len(problems) * config.eval.share)
-    reported, selecting = config.eval.problems, config.selecting
+    reported, selecting = config.eval.problems, config.validation_problems
     if selecting and most < reported + selecting:
         reported = min(max(round(most * reported / (reported + selecting)), 1), most - 1)
         selecting = most - reported
