@@ -12,6 +12,7 @@ from functools import cached_property
 from hashlib import blake2b
 from itertools import chain
 from math import nan
+from statistics import fmean
 
 
 @dataclass(frozen=True)
@@ -282,6 +283,12 @@ class Group:
         for complaint in chain.from_iterable(reward.complaints for reward in self.rewards):
             first_of_kind.setdefault(complaint.kind, complaint)
         return first_of_kind
+
+    @property
+    def pass_rate(self) -> float | None:
+        """Mean accuracy of the samples with a verdict; None without any."""
+        verified = [reward.parts["accuracy"] for reward in self.rewards if not reward.masked]
+        return fmean(verified) if verified else None
 
     @cached_property
     def zero_variance(self) -> bool:

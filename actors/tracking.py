@@ -41,6 +41,7 @@ OVERVIEW = {
     "policy/entropy": "entropy",
     "policy/kl_to_base": "KL to the reference",
     "groups/zero_variance": "zero-variance groups",
+    "errors/unanimous": "unanimous errors",
     "tokens/useful_fraction": "useful tokens",
 }
 """The most important curves: their names in TensorBoard's first group, `0 overview`, by metric."""

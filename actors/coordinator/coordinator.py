@@ -289,6 +289,8 @@ class Coordinator:
         figures = await self._busy("sync", self._adopt(stats.adapter, batch))
         self._folder.drop_adapters(keep=self._publisher.needed)
         self._folder.write_samples(f"update-{self.updates:06d}", batch.groups[:SAMPLED_GROUPS])
+        rates = {group.problem.id: group.pass_rate for group in batch.groups}
+        self._folder.append_solved(self.updates, {name: rate for name, rate in rates.items() if rate is not None})
         self._budget.expect("update", self._clock.now() - started - waited)
         return {
             **comparison,

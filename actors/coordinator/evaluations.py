@@ -19,7 +19,16 @@ from microbudget_rl.actors.coordinator.saving import Saving
 from microbudget_rl.actors.errors import ActorDied, Halted, LearnerDied, root_cause
 from microbudget_rl.actors.evaluation.evaluator import PolicySamples, complete_samples, part_of
 from microbudget_rl.actors.evaluation.statistics import known_rewards
-from microbudget_rl.actors.messages import AdapterRef, EvaluationSet, Group, Inspection, Request, Sample, request_seed
+from microbudget_rl.actors.messages import (
+    AdapterRef,
+    EvaluationSet,
+    Group,
+    Inspection,
+    Request,
+    Sample,
+    Status,
+    request_seed,
+)
 from microbudget_rl.actors.storage.checkpoints import version_of
 from microbudget_rl.actors.storage.documents import EntropyChange, EventKind, Plasticity, PolicyScores
 from microbudget_rl.actors.storage.run_record import named
@@ -180,6 +189,8 @@ class Evaluations:
             return {}
         rows = samples.of_rounds(1)
         scores = samples.scores(rows)
+        right = {row.problem: float(row.status == Status.CORRECT) for (row,) in rows}
+        self._run.folder.append_solved(adapter.version, right, validation=True)
         budget.expect("validate", scores.seconds)
         figures = {SCORE: scores.pass_at_1, "validation/problems": float(len(problems))}
         if not self._run.config.reward.weighs_answers:

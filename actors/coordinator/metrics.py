@@ -67,10 +67,18 @@ def describe_batch(batch: Batch) -> dict[str, float]:
         "response/mean_length": figures["mean_length"],
         "response/truncated": fmean([sample.truncated for sample in samples]),
         "groups/zero_variance": figures["zero_variance"],
+        "errors/unanimous": unanimous_errors(batch.groups),
         **{f"verify/{status}": figures[status] for status in Status},
         "tokens/generated": sum(group.tokens for group in batch.groups),
         **{f"source/{name}/{key}": n for name in by_source if name for key, n in _figures(by_source[name]).items()},
     }
+
+
+def unanimous_errors(groups: Sequence[Group]) -> float:
+    """Return the fraction of the wrong samples that are in groups without a right one, which give no gradient."""
+    wrong = [sum(reward.parts["accuracy"] == 0 for reward in group.rewards if not reward.masked) for group in groups]
+    unanimous = sum(number for group, number in zip(groups, wrong, strict=True) if group.pass_rate == 0)
+    return unanimous / max(sum(wrong), 1)
 
 
 def _figures(groups: Sequence[Group]) -> dict[str, float]:

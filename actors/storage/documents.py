@@ -74,6 +74,14 @@ class MetricsRow(Document):
         return {name: value for name, value in given.items() if value is not None}
 
 
+class SolvedRow(Document):
+    """A row of solved.jsonl: the fraction of right samples by problem, of an update's batch or of its validation."""
+
+    update: Count
+    validation: bool = False
+    right: dict[str, float]
+
+
 class EventKind(StrEnum):
     """The kinds of events in a run. The value is the event's text, or the end of it (`Event.of`)."""
 

@@ -88,8 +88,9 @@ class RunFolder(RunRecord):
     def cut_metrics(self) -> None:
         """Drop half rows and those after the newest checkpoint. Call it once the rows are on disk."""
         version = version_of(self.checkpoints.latest) if self.checkpoints.latest else 0
-        if self.metrics.exists():
-            self.writer.put(write_rows, self.metrics, [row for row in self.rows() if row.update <= version])
+        for file, read in ((self.metrics, self.rows), (self.solved_file, self.solved)):
+            if file.exists():
+                self.writer.put(write_rows, file, [row for row in read() if row.update <= version])
         self.tracking.begin(version + 1)
 
     def drop_adapters(self, keep: tuple[AdapterRef, ...]) -> None:
@@ -147,6 +148,10 @@ class RunFolder(RunRecord):
         self.writer.put(append_row, self.metrics, row)
         self.tracking.scalars(update, row.metrics)
         return row.metrics
+
+    def append_solved(self, update: int, right: dict[str, float], validation: bool = False) -> None:
+        row = documents.SolvedRow(update=update, right=right, validation=validation)
+        self.writer.put(append_row, self.solved_file, row)
 
     def extend_metrics(self, version: int, more: dict[str, float]) -> list[dict[str, float]]:
         """Add metrics, if any, to the last version's row. Return those of all. Call it once the rows are on disk.

@@ -42,6 +42,7 @@ class RunRecord:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.metrics = path / "metrics.jsonl"
+        self.solved_file = path / "solved.jsonl"
         self.failure_log = path / "failure.log"
         self.report = path / "report.html"
         self.checkpoints = Checkpoints(path / "checkpoints")
@@ -72,6 +73,9 @@ class RunRecord:
 
     def rows(self) -> list[documents.MetricsRow]:
         return read_rows(self.metrics, documents.MetricsRow)
+
+    def solved(self) -> list[documents.SolvedRow]:
+        return read_rows(self.solved_file, documents.SolvedRow)
 
     def scored(self, until: float = math.inf) -> list[dict[str, float]]:
         """Return the metrics of all versions that may be the result, up to one: of version 0 if it was validated."""

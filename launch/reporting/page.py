@@ -72,6 +72,7 @@ def run_report(run: Results, settings: str | None = None) -> Report:
         lead=plots.learning_curve(run, found),
         sections=[
             Section("before-and-after", "Before and after training", tables=held_out),
+            Section("mastery", "What was learned when", plots.mastery(run)),
             Section("health", "Warnings and checks", flags=flags(run)),
             Section("benchmarks", "Benchmarks", tables=benchmarks),
             Section("curves", "Curves", plots.curves(run)),

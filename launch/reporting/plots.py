@@ -1,9 +1,10 @@
 """Draws the plots of a report as SVG, first those of a run, then those of a sweep; the page sets their font."""
 
 import io
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import cycle
+from itertools import chain, cycle
 from math import ceil
 from pathlib import Path
 from statistics import fmean
@@ -12,6 +13,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -42,6 +44,18 @@ FEW = 15
 
 LEGEND_LETTERS, LEGEND_MARK, LEGEND_ROW = 66, 4, 0.16
 """Letters per row of the legend, width of a line's mark in letters, and height of a row in inches."""
+
+MAP = 120, 160
+"""Most rows and columns of a map of problems."""
+
+FEWEST_COLUMNS = 2
+"""Fewest updates, or validations, that make a map."""
+
+SOLVED = 0.5
+"""Fraction of right samples from which a problem counts as solved."""
+
+SHADES = LinearSegmentedColormap.from_list("", ["#efb58a", "#0a4f86"])
+"""From wrong to right, light to dark, so that a map can be read in grey too."""
 
 DASHES = ("--", ":", "-.")
 """Styles of the lines of base models."""
@@ -168,6 +182,35 @@ def curves(run: Results) -> list[Plot]:
         _mark_collapses(axes, run)
         label(axes, words["y"], lines=len(lines))
         drawn.append(finish(axes, name, words["caption"]))
+    return drawn
+
+
+def mastery(run: Results) -> list[Plot]:
+    """Draw which problems were solved when: the fraction of right samples by problem and update, one map for training
+    and one for validation. Neighbours share a row or a column where there are more than a map has.
+    """
+    drawn = []
+    for name, validation in (("training", False), ("validation", True)):
+        rows = {row.update: row.right for row in run.record.solved() if row.validation == validation}
+        if len(rows) < FEWEST_COLUMNS:
+            continue
+        first: dict[str, float] = dict.fromkeys(chain.from_iterable(rows.values()), math.inf)
+        for update, right in sorted(rows.items(), reverse=True):
+            first |= dict.fromkeys((problem for problem, rate in right.items() if rate >= SOLVED), update)
+        problems = sorted(first, key=first.__getitem__)
+        rates = [[right.get(problem, math.nan) for _, right in sorted(rows.items())] for problem in problems]
+        cells = np.ma.masked_invalid(rates)
+        for axis, most in enumerate(MAP):
+            parts = np.array_split(cells, min(most, cells.shape[axis]), axis)
+            cells = np.ma.stack([part.mean(axis) for part in parts], axis)
+        axes = blank(LARGER)
+        ends = min(rows) - 0.5, max(rows) + 0.5, len(problems) + 0.5, 0.5
+        shown = axes.imshow(cells, SHADES, vmin=0, vmax=1, aspect="auto", interpolation="nearest", extent=ends)
+        axes.figure.colorbar(shown, format=PercentFormatter(1.0), label="right samples")
+        axes.grid(visible=False)
+        label(axes, "problem, by when it was first solved")
+        never = f"{sum(map(math.isinf, first.values()))} of {len(first)} were never solved"
+        drawn.append(finish(axes, f"mastery-{name}", f"Problems of the {name}: {never}; white: not sampled"))
     return drawn
 
 

@@ -77,6 +77,7 @@ def figures(progress: Progress) -> list[str]:
         f"accuracy {accuracy:.2f}",
         f"length {row['response/mean_length']:.0f}",
         f"groups with variance {1 - row['groups/zero_variance']:.0%}",
+        f"unanimous errors {row['errors/unanimous']:.0%}",
         f"useful tokens {row['tokens/useful_fraction']:.0%}",
         *([f"entropy {row['policy/entropy']:.2f}"] if "policy/entropy" in row else []),
         *filter(None, [speed if progress.answers else "engine restarts"]),
