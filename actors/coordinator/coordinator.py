@@ -22,12 +22,13 @@ from microbudget_rl.actors.coordinator.rules.collapse_guard import Alarm
 from microbudget_rl.actors.coordinator.rules.controls import Controls
 from microbudget_rl.actors.coordinator.rules.learning import AHEAD, GONE, IN_STEP, STARTING, UPDATING, LearnerLifecycle
 from microbudget_rl.actors.coordinator.rules.selection import Selection
+from microbudget_rl.actors.coordinator.rules.way_back import LEAST_AGE, newest_exploring, updates_needed
 from microbudget_rl.actors.coordinator.saving import Saving
 from microbudget_rl.actors.coordinator.warm_start import WarmStart
 from microbudget_rl.actors.errors import Halted, LearnerDied
 from microbudget_rl.actors.formats import counted
 from microbudget_rl.actors.messages import AdapterRef, Batch, Progress
-from microbudget_rl.actors.storage.checkpoints import read_state
+from microbudget_rl.actors.storage.checkpoints import read_state, version_of
 from microbudget_rl.actors.storage.documents import CoordinatorState, EventKind
 
 TICK_S = 1.0
@@ -71,13 +72,15 @@ class Coordinator:
         self.ledger.go_back(state.counts)
         self._publisher = PolicyPublisher(self._run, self._prompts, self._startup_check, state.noise)
         due = self._evaluations.begin(state.version)
-        self._controls = Controls(self._config, state.controls)
+        self._controls = Controls(self._config, state.controls, self._rollbacks)
         self._producer = RolloutProducer(
             self._run, self._publisher, state, self._controls.fruitless, rollbacks=self._rollbacks, one_batch=due
         )
         scored = self._folder.scored(state.version)  # the file may have more
         history = [row for row in scored if row["update"]]
         self._selection = Selection(scored)
+        self._entropy = {int(row["update"]): row["policy/entropy"] for row in history if "policy/entropy" in row}
+        self._folder.checkpoints.way_back = self._exploring(state.version)
         return history[-1] if history else {}
 
     @property
@@ -222,11 +225,42 @@ class Coordinator:
                 self._run_state.latest = self._folder.append_metrics(self.updates, row)
             if alarms and (trusted := self._raise_alarm(alarms)) is not None:
                 return trusted
-            await self._saving.after_update(self.updates, chosen=self._selection.add_row(self._run_state.latest))
+            best = self._selection.add_row(self._run_state.latest)
+            if self._selection.fallen and (trusted := self._way_back("the validations have fallen")) is not None:
+                return trusted
+            if "policy/entropy" in row:
+                self._entropy[self.updates] = row["policy/entropy"]
+            await self._saving.after_update(self.updates, chosen=best)
+            if not self._controls.fruitless.frozen:
+                self._folder.checkpoints.way_back = self._exploring(self.updates)
             self._budget.expect("turn", self._clock.now() - turn_began)
             turn_began = self._clock.now()
             self._end_training_in_time()
+        if self._controls.fruitless.frozen and not self._stopping.stopped:
+            exploring = self._exploring(self.updates - LEAST_AGE)
+            return self._way_back(self._controls.fruitless.end_reason, exploring)
         return None
+
+    def _exploring(self, version: int) -> int:
+        """Return the newest checkpoint's version, up to one, that still explores; 0 without any."""
+        versions = map(version_of, self._folder.checkpoints.all)
+        return newest_exploring(self._entropy, [each for each in versions if each <= version])
+
+    def _way_back(self, cause: str, version: int | None = None) -> int | None:
+        """Return the version to go back to, by default the chosen one or the last before the sign; None to go on."""
+        settings, best = self._config.guard, self._selection.chosen
+        trusted = self._folder.checkpoints.newest_until(self.updates - max(settings.patience, LEAST_AGE))
+        if best is not None and best < self.updates:
+            trusted = best
+        trusted = trusted if version is None else version
+        limit, fitting = self._config.budget.updates, self._budget.forecast("turn") or 0
+        if limit is not None:
+            fitting = limit - trusted if self._config.run.deterministic else min(fitting, limit - trusted)
+        enough = fitting >= updates_needed(trusted, self.updates)
+        if not (settings.goes_back and self._rollbacks < settings.rollbacks and enough):
+            return None
+        self._folder.append_event(self.updates, EventKind.ROLLED_BACK, f"{cause}; back to version {trusted}")
+        return trusted
 
     async def _next_batch(self) -> Batch | None:
         """Return the groups of the next update; None at the end of the training."""
@@ -329,15 +363,11 @@ class Coordinator:
         settings, collapse = self._config.guard, ", ".join(str(alarm) for alarm in alarms if alarm.collapse)
         if not collapse:
             return None
-        if settings.action == "rollback" and self._rollbacks < settings.rollbacks:
-            trusted = self._folder.checkpoints.newest_until(self.updates - settings.patience)
-            self._folder.append_event(self.updates, EventKind.ROLLED_BACK, f"{collapse}; back to version {trusted}")
-            return trusted
-        self._folder.append_event(self.updates, EventKind.COLLAPSE, collapse)
-        if settings.action == "warn":
-            return None
-        after_rollbacks = f" after {self._rollbacks} rollbacks" if self._rollbacks else ""
-        raise Halted(f"collapse guard: the policy has collapsed{after_rollbacks}: {collapse}")
+        if (trusted := self._way_back(collapse)) is None:
+            self._folder.append_event(self.updates, EventKind.COLLAPSE, collapse)
+        if settings.action == "stop":
+            raise Halted(f"collapse guard: the policy has collapsed: {collapse}")
+        return trusted
 
     async def _go_back(self, trusted: int) -> None:
         """Return to a version's checkpoint, or to the start. The problems of later groups are sampled again."""

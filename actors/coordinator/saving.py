@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from microbudget_rl.actors.coordinator.context import RunContext
 from microbudget_rl.actors.coordinator.rules.selection import Selection
+from microbudget_rl.actors.coordinator.rules.way_back import FIRST_COPIES
 from microbudget_rl.actors.storage.checkpoints import version_of, write_state
 from microbudget_rl.actors.storage.documents import CoordinatorState
 from microbudget_rl.actors.storage.files import damage
@@ -57,11 +58,12 @@ class Saving:
         return selection
 
     async def after_update(self, version: int, chosen: bool) -> None:
-        """Write a checkpoint if it is due by `checkpoint.every`, chosen as the result, or the first, whose duration
-        sets the reserve for the last. Otherwise write a passing one if it is overdue.
+        """Write a checkpoint if it is due by `checkpoint.every`, chosen as the result, for a way back, or the first,
+        whose duration sets the reserve for the last. Otherwise write a passing one if it is overdue.
         """
-        settings, budget = self._run.config.checkpoint, self._run.budget
-        planned = chosen or version % settings.every == 0 or not budget.knows("checkpoint")
+        config, budget = self._run.config, self._run.budget
+        planned = chosen or version % config.checkpoint.every == 0 or not budget.knows("checkpoint")
+        planned |= config.guard.goes_back and version in FIRST_COPIES
         if planned or self.overdue:
             await self.save(version, passing=not planned, chosen=chosen)
 

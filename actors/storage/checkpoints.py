@@ -32,6 +32,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.way_back = -1  # version that is kept for a return
         self._passing = -1
 
     @property
@@ -87,15 +88,15 @@ class Checkpoints:
         await self.prune(keep_last, passing)
 
     async def prune(self, keep_last: int, passing: bool = False) -> None:
-        """Delete all checkpoints but that of version 0, the latest, the best and the last `keep_last`. Arguments are as
-        in `new`.
+        """Delete all checkpoints but that of version 0, the latest, the best, `way_back` and the last `keep_last`.
+        Arguments are as in `new`.
         """
         latest, best = (version_of(each) if each else -1 for each in (self.latest, self.best))
         versions = {version_of(each): each for each in self.all}
         lasting = [version for version in versions if version < latest and version != self._passing]
         lasting += [latest] * (not passing)
         self._passing = latest if passing else -1
-        for version in versions.keys() - {0, latest, best, *lasting[-keep_last:]}:
+        for version in versions.keys() - {0, latest, best, self.way_back, *lasting[-keep_last:]}:
             await asyncio.to_thread(_remove, versions[version])
 
     def mark_best(self, version: int | None) -> None:

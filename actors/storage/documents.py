@@ -93,7 +93,7 @@ class EventKind(StrEnum):
     COPY_FAILED = "copy failed"
     CHECKPOINT_REFUSED = "checkpoint refused"
     COLLAPSE = "collapse"
-    ROLLED_BACK = "collapse, rolled back"
+    ROLLED_BACK = "rolled back"
     MISMATCH = "mismatch"
     IMITATED = "warm start"
     CUT_OFF = "cut off"
@@ -242,16 +242,9 @@ class RateLimitState(Document):
 
 
 class GuardState(Document):
-    """State of the collapse guard: the latest values of each signal, and the first window's median.
-
-    rewards: the latest ones. first_reward, best_reward: medians of the first and the best window of them.
-    """
+    """State of the collapse guard: the latest values of each signal."""
 
     values: dict[str, list[Number]] = {}
-    first: dict[str, Number] = {}
-    rewards: list[Number] = []
-    first_reward: Number | None = None
-    best_reward: Number | None = None
 
 
 class ControlsState(Document):

@@ -144,22 +144,33 @@ class AlgorithmConfig:
         return self.kl > 0 or self.entropy > 0
 
 
+ACTIONS = ("rollback", "warn", "stop")
+
+
 @dataclass(config=DECLARED, frozen=True)
 class GuardConfig:
-    """The collapse guard. It compares entropy (of the training samples and of the reference set), response length,
-    reward, format and KL from the base with their recent past, and entropy also with the run's beginning. It ignores
-    falling entropy while the reward is above its beginning and near its best, because solved problems need none.
-    Warnings are in events.jsonl, the summary and `guard/alarms`. A `mismatch/ess` below one half always causes one.
+    """The collapse guard. It compares response length, reward, format and KL from the base with their recent past.
+    Entropy is no sign of collapse: it falls as fast in a run that solves its problems. Warnings are in events.jsonl,
+    the summary and `guard/alarms`. A `mismatch/ess` below one half always causes one.
     """
 
-    action: str = setting("warn", "our choice: the paper studies collapse", choices=("warn", "rollback", "stop"))
-    """warn: continue. rollback: return to the last checkpoint before the collapse and continue with other samples.
-    stop: end the run."""
+    action: str = setting(
+        "rollback", "our choice: a run that has stopped learning wastes the rest of its budget", choices=ACTIONS
+    )
+    """rollback: return to an earlier version, halve the learning rate and continue with other samples: after a
+    collapse or three validations far below the best, to the best validated version or the last before it; when no group
+    has variance although problems are unsolved, to the newest version that had half of the early entropy. Only if at
+    least as many updates still fit as are taken back, and ten; else warn. warn: continue, as the paper's recipes do.
+    stop: end the run after a collapse."""
     window: int = setting(20, "our choice", ge=8)
     """Number of past updates with which a signal is compared."""
     patience: int = setting(3, "our choice: a median of three ignores one outlier", ge=1)
     """Number of newest updates whose median is compared."""
     limit: float = setting(3.5, "Iglewicz and Hoaglin's bound for outliers by median absolute deviation", gt=0)
     """Largest distance of that median, in robust standard deviations."""
-    rollbacks: int = setting(2, "our choice: a collapse that returns with other samples will return again", ge=0)
-    """Number of rollbacks after which a collapse ends the run."""
+    rollbacks: int = setting(2, "our choice: what returns at a quarter of the rate will return again", ge=0)
+    """Largest number of rollbacks."""
+
+    @property
+    def goes_back(self) -> bool:
+        return self.action == "rollback" and self.rollbacks > 0

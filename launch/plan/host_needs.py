@@ -55,7 +55,7 @@ def needs_of_run(plan: Plan) -> HostNeeds:
     shared, own = (versions * adapter, 0) if plan.machine.nodes else (0, versions * adapter)
     temporary = SESSION_BYTES + own
     kept = config.checkpoint.keep_last + 1 + (config.validation_problems > 0)  # one in passing; the best may be old
-    kept += bool(config.warm_start.source)  # that of version 0
+    kept += bool(config.warm_start.source) + config.guard.goes_back  # that of version 0, and that of the way back
     several = plan.machine.gpus and len(plan.placement.learners) > 1  # Ray's object store can do without /dev/shm
     return HostNeeds(
         disk=(kept + 1) * checkpoint + shared + DISK_MARGIN,

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import fmean, median
 
+from microbudget_rl.actors.coordinator.rules.way_back import EARLY_UPDATES, LEAST_ENTROPY
 from microbudget_rl.actors.messages import Status
 from microbudget_rl.actors.results import Results
 from microbudget_rl.actors.storage.documents import Event, EventKind
@@ -22,6 +23,9 @@ OFTEN = 0.5
 
 IDLE = 0.5
 """Fraction of groups with zero variance above which about half of the generated tokens are useless."""
+
+FROZEN = 0.15
+"""Fraction of problems without a right sample above which a policy that is certain counts as frozen."""
 
 SLOWER = 1.5
 """Ratio of measured to planned seconds above which a part of a run explains a delay."""
@@ -72,6 +76,14 @@ def _behind(run: Results) -> Iterator[Flag]:
     yield Flag("warning", f"It made {said}", "; ".join(why) or "the table of seconds has where the time went")
 
 
+def frozen(run: Results) -> float:
+    """Return the fraction of the last problems that no sample solves, if the policy has become certain; else 0."""
+    _, entropy = run.series("policy/entropy")
+    share = _late(run, "errors/unanimous") * (1 - _late(run, "reward/accuracy"))
+    certain = entropy and _late(run, "policy/entropy") < LEAST_ENTROPY * fmean(entropy[:EARLY_UPDATES])
+    return share if certain and share > FROZEN else 0.0
+
+
 def _late(run: Results, name: str) -> float:
     """Return the mean of a metric over the last tenth of the updates; 0 if it is unknown."""
     _, values = run.series(name)
@@ -98,14 +110,20 @@ def _course(run: Results) -> Iterator[Flag]:
     elif decided:
         detail = "on its prompts, the policy never differed from the base model beyond the noise"
         yield Flag("warning", "The adapter check stayed undecided", detail)
-    if found := events(run, EventKind.COLLAPSE, EventKind.ROLLED_BACK):
-        detail = f"update {found[0].update}: {found[0].detail}"
-        for metric, name in WORDS["metrics"].items():
-            detail = detail.replace(metric, name)
-        yield Flag("warning", f"{many(len(found), 'sign')} of collapse", detail)
-    elif run.rows:
-        detail = "length, reward and KL stayed within their bands, and entropy did not fall without a gain in reward"
-        yield Flag("good", "No sign of collapse", detail)
+    signs = {EventKind.COLLAPSE: "sign of collapse", EventKind.ROLLED_BACK: "return to an earlier version"}
+    for kind, sign in signs.items():
+        if found := events(run, kind):
+            detail = f"update {found[0].update}: {found[0].detail}"
+            for metric, name in WORDS["metrics"].items():
+                detail = detail.replace(metric, name)
+            yield Flag("warning", many(len(found), sign), detail)
+    if run.rows and not events(run, *signs):
+        yield Flag("good", "No sign of collapse", "length, reward and KL stayed within their bands")
+    if share := frozen(run):
+        detail = "the policy became certain before it met a right answer; a higher rollout.temperature explores more"
+        yield Flag(
+            "warning", f"{percent(share, 0)} of the problems are answered wrongly, the same way each time", detail
+        )
     if lowered := [kept for kept in run.series("learner/rate_kept")[1] if kept < 1]:
         detail = f"in {many(len(lowered), 'update')} of {len(run.rows)}, to a median of {percent(median(lowered), 0)}"
         yield Flag("note", "learner.max_kl lowered the learning rate", detail)

@@ -216,7 +216,7 @@ def mastery(run: Results) -> list[Plot]:
 
 def _mark_collapses(axes: Axes, run: Results) -> None:
     for number, event in enumerate(events(run, EventKind.COLLAPSE, EventKind.ROLLED_BACK)):
-        name = "_" if number else "collapse warning"  # matplotlib's legend skips names that start with it
+        name = "_" if number else event.event  # matplotlib's legend skips names that start with it
         axes.axvline(event.update, color="C3", linewidth=0.8, linestyle=":", label=name)
 
 

@@ -16,7 +16,7 @@ from microbudget_rl.actors.evaluation.statistics import (
 from microbudget_rl.actors.results import Results
 from microbudget_rl.actors.storage.documents import EventKind, PolicyScores, SampleRow
 from microbudget_rl.conf.schema.reward import weighs_answers
-from microbudget_rl.launch.reporting.health import behind, events
+from microbudget_rl.launch.reporting.health import behind, events, frozen
 from microbudget_rl.launch.reporting.wording import SPACE, WORDS, decimal, many, percent, precise, shorten, span
 
 REASON_CHARACTERS = 160
@@ -133,6 +133,10 @@ def conclude(run: Results, found: Effect | None) -> str:
     if found and not run.summary.updates and not run.rows:
         return f"No conclusion: no update was made; {_ended(run)}.{_parts(run, found)}"
     late = f" It made only {said}." if (said := behind(run)) else ""
+    if share := frozen(run):
+        late += (
+            f" At the end, {percent(share, 0)} of the training problems were answered wrongly, the same way each time."
+        )
     shown = ((name, of) for name, of in changes(run).items() if of.finding != "unclear")
     late += "".join(f" {_change(of, f'Pass@1 on {name}')}" for name, of in shown)
     missed = dict.fromkeys(event.detail for event in events(run, EventKind.CUT_OFF))

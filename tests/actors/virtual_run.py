@@ -33,6 +33,7 @@ def make_config(settings: Mapping[str, Any] | None = None) -> Config:
         "eval.n": 2,
         "adapter_check.problems": 2,
         "checkpoint.every": 3,
+        "guard.action": "warn",
     }
     return changed(changed(Config(), small), settings or {})
 
@@ -89,12 +90,12 @@ def make_context(
 
 
 def collapsing(versions: set[int]) -> Callable[[int], dict[str, float]]:
-    """Return metrics in which the update that makes one of these versions has no entropy, the first time."""
+    """Return metrics in which the update that makes one of these versions leaves the base model, the first time."""
 
     def metrics(version: int) -> dict[str, float]:
         collapsed = version in versions
         versions.discard(version)
-        return {"policy/entropy": 0.01 if collapsed else 1.5}
+        return {"policy/entropy": 1.5, "policy/kl_to_base": 9.0 if collapsed else 0.01}
 
     return metrics
 

@@ -10,9 +10,6 @@ from microbudget_rl.conf.schema import GuardConfig
 MAD_TO_SIGMA = 1.4826
 """Ratio of a normal distribution's standard deviation to its median absolute deviation."""
 
-ENTROPY_LEFT = 0.1
-"""Fraction of the first window's entropy that means collapse, however slow. (The paper's worst model lost 92.5 %.)"""
-
 LEAST_EFFECTIVE = 0.5
 """Lowest healthy `mismatch/ess`, our choice: below it, the importance weights waste half of a batch's tokens."""
 
@@ -28,7 +25,6 @@ class GuardedMetric:
     change is an alarm.
     floor: value below which the latest updates raise an alarm, whatever was usual.
     collapse: whether an alarm means that the policy collapses; if not, it is a warning only.
-    excused: whether a fall is not an alarm while the policy succeeds (see `Guard`).
     """
 
     name: str
@@ -38,20 +34,16 @@ class GuardedMetric:
     least: float = 0.0
     floor: float | None = None
     collapse: bool = True
-    excused: bool = False
 
-
-REWARD = GuardedMetric("reward/mean", least=0.02)
 
 GUARDED = (
-    GuardedMetric("policy/entropy", excused=True),
-    GuardedMetric("adapter_check/entropy", excused=True),
     GuardedMetric("response/mean_length", rises=True),
-    REWARD,
+    GuardedMetric("reward/mean", least=0.02),
     GuardedMetric("reward/format", least=0.02),
     GuardedMetric("policy/kl_to_base", falls=False, rises=True, share=0.5, least=0.02),
     GuardedMetric("mismatch/ess", falls=False, floor=LEAST_EFFECTIVE, collapse=False),
 )
+"""Entropy is not among them: it falls as fast in a run that solves its problems."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +58,6 @@ class Alarm:
     def __str__(self) -> str:
         change = f"went from {self.usual:.3g} to" if self.collapse else f"is below {self.usual:.3g}:"
         return f"{self.signal} {change} {self.value:.3g}"
-
-
-def _least_spread(reward: float) -> float:
-    return max(REWARD.share * abs(reward), REWARD.least)
 
 
 class Guard:
@@ -87,35 +75,8 @@ class Guard:
     def add_row(self, row: Mapping[str, float]) -> list[Alarm]:
         """Return the alarms that an update's row raises; rows come in the order of their updates."""
         # A copy: a checkpoint that is being written may have the state before. Its lists are replaced, not changed.
-        copies = {"values": {**self.state.values}, "first": {**self.state.first}}
-        self.state = self.state.model_copy(update=copies)
-        if REWARD.name in row:
-            self._add_reward(row[REWARD.name])
+        self.state = GuardState(values={**self.state.values})
         return [alarm for signal in GUARDED if signal.name in row and (alarm := self._check(signal, row[signal.name]))]
-
-    def _add_reward(self, reward: float) -> None:
-        rewards = [*self.state.rewards, reward][-self._length :]
-        first, best = self.state.first_reward, self.state.best_reward
-        if len(rewards) == self._length:
-            usual, _ = self._medians(rewards)
-            first = usual if first is None else first
-            best = usual if best is None else max(best, usual)
-        update = {"rewards": rewards, "first_reward": first, "best_reward": best}
-        self.state = self.state.model_copy(update=update)
-
-    @property
-    def _succeeds(self) -> bool:
-        """Whether the policy has learned, by the reward: one that knows the answers has little entropy left.
-
-        It has learned if the latest reward is above the first window's and not below the best window's, each with a
-        margin of the reward's least spread. A fall of entropy is then excused. It becomes an alarm once the reward
-        falls, as long as most of the first window's entropy is missing.
-        """
-        first, best = self.state.first_reward, self.state.best_reward
-        if first is None or best is None or len(self.state.rewards) < self._length:  # also after a longer window
-            return False
-        _, latest = self._medians(self.state.rewards)
-        return latest >= max(first + _least_spread(first), best - _least_spread(best))
 
     def _check(self, signal: GuardedMetric, value: float) -> Alarm | None:
         """Add a signal's next value. Only the first alarm of a signal with a floor comes without a window before it."""
@@ -132,7 +93,6 @@ class Guard:
             alarm = self._compare(signal, values[:window], usual, latest)
         if alarm:
             values.clear()
-            self.state.first.pop(signal.name, None)
         return alarm
 
     def _compare(self, signal: GuardedMetric, earlier: list[float], usual: float, latest: float) -> Alarm | None:
@@ -140,11 +100,7 @@ class Guard:
         spread = max(MAD_TO_SIGMA * deviation, signal.share * abs(usual), signal.least)
         distance = (latest - usual) / spread if spread else 0.0
         low, high = signal.falls and distance < -self._settings.limit, signal.rises and distance > self._settings.limit
-        first = self.state.first.setdefault(signal.name, usual)
-        gone = signal.name.endswith("/entropy") and latest < ENTROPY_LEFT * first
-        if not (low or high or gone) or (signal.excused and self._succeeds):
-            return None
-        return Alarm(signal.name, latest, first if gone else usual)
+        return Alarm(signal.name, latest, usual) if low or high else None
 
     def _medians(self, values: Sequence[float]) -> tuple[float, float]:
         """Return the usual value and the latest one."""

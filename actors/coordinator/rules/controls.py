@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from microbudget_rl.actors.coordinator.rules.collapse_guard import Alarm, Guard
 from microbudget_rl.actors.coordinator.rules.learning import FruitlessStreak
 from microbudget_rl.actors.coordinator.rules.rate import RateLimit, learning_rate
+from microbudget_rl.actors.coordinator.rules.way_back import SLOWER
 from microbudget_rl.actors.errors import Halted
 from microbudget_rl.actors.messages import Measured
 from microbudget_rl.actors.storage.documents import ControlsState
@@ -19,8 +20,10 @@ class Controls:
     machine. Its methods are in the order of an update.
     """
 
-    def __init__(self, config: Config, state: ControlsState) -> None:
+    def __init__(self, config: Config, state: ControlsState, rollbacks: int = 0) -> None:
+        """rollbacks: number of returns to an earlier version so far."""
         self._config = config
+        self._slower = SLOWER**rollbacks
         self._rate_limit = RateLimit(state.rate_limit)
         self._guard = Guard(config.guard, state.guard)
         self._skipped = state.skipped
@@ -43,7 +46,7 @@ class Controls:
         if settings.max_kl and measured.examples:
             self._rate_limit.observe(measured)
             self._fraction = self._rate_limit.rate_fraction(settings.learning_rate, settings.max_kl)
-        return self._fraction * learning_rate(settings, update, progress, self._config.budget.updates)
+        return self._slower * self._fraction * learning_rate(settings, update, progress, self._config.budget.updates)
 
     def stepped(self, rate: float, measured: Measured, fault: str) -> dict[str, float]:
         """Learn what came of a step. Return its metrics. Raises Halted after SKIPPED_UPDATES faults in a row."""

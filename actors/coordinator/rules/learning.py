@@ -78,12 +78,13 @@ class FruitlessStreak:
     """Counts consecutive groups from which nothing can be learned.
 
     end_reason: why the training is over after a streak of FRUITLESS_BATCHES, if it has led somewhere; empty before.
+    frozen: whether problems are left that it never solves.
     """
 
     def __init__(self, config: Config, state: Mapping[str, int] = NOTHING_SEEN) -> None:
         # Unless the reward weighs answers, right ones do not mean that anything is learned.
         self._weighs_answers = config.reward.weighs_answers
-        self.end_reason = ""
+        self.end_reason, self.frozen = "", False
         self._limit = FRUITLESS_BATCHES * config.learner.problems_per_update
         self._settled = Counter(state)
         self._waiting: dict[int, str] = {}  # groups that a resumed run makes again
@@ -120,7 +121,7 @@ class FruitlessStreak:
             return
         if solved and learned and not kinds["failed"]:
             counts = f"of the last {length} problems {solved} were always solved, and the others never"
-            self.end_reason = f"nothing more can be learned: {counts}"
+            self.end_reason, self.frozen = f"nothing more can be learned: {counts}", True
             return
         cause = "all samples of a problem had the same reward"
         if group.failed:

@@ -13,6 +13,13 @@ def score_of(row: Mapping[str, float]) -> float | None:
     return row.get(REWARD, row.get(SCORE))
 
 
+FALL = 0.15
+"""Distance below the highest score at which a validation counts as fallen."""
+
+FALLS = 3
+"""Fallen validations in a row that are no accident."""
+
+
 class Selection:
     """Chooses the version with the highest score: a pure state machine.
 
@@ -20,17 +27,21 @@ class Selection:
     win; of equal scores the later wins. docs/how-to/evaluate.md compares it with other rules in simulation.
 
     chosen: its version; None without a validation. validated: the latest version that was. unrisen: number of
-    validations since the highest score rose.
+    validations since the highest score rose. fallen: whether the last FALLS validations were far below it.
     """
 
     def __init__(self, rows: Iterable[Mapping[str, float]] = ()) -> None:
         """rows: the rows of metrics.jsonl so far, in the order of their updates."""
         self.chosen: int | None = None
         self.validated: int | None = None
-        self.unrisen = 0
+        self.unrisen = self._falls = 0
         self._best = self._previous = -math.inf
         for row in rows:
             self.add_row(row)
+
+    @property
+    def fallen(self) -> bool:
+        return self._falls >= FALLS
 
     @classmethod
     def among(cls, versions: Collection[int], rows: Iterable[Mapping[str, float]]) -> "Selection":
@@ -47,6 +58,7 @@ class Selection:
             return False
         score = validation if self.chosen is None else (validation + self._previous) / 2
         self._previous, self.validated = validation, int(row["update"])
+        self._falls = self._falls + 1 if validation < self._best - FALL else 0
         self.unrisen = 0 if score > self._best else self.unrisen + 1
         if score < self._best:
             return False

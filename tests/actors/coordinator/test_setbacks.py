@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from microbudget_rl.actors.errors import ActorDied, Halted
-from microbudget_rl.actors.messages import Batch, Request
+from microbudget_rl.actors.messages import Batch, Group, Request, Reward
 from microbudget_rl.actors.storage import checkpoints, run_folder
 from tests.actors.virtual_run import Run, collapsing
+from tests.fakes import half_right, make_reward
 
 
 def test_resumed_run_repeats_and_skips_nothing(tmp_path: Path):
@@ -116,21 +117,21 @@ def test_actor_that_could_not_be_healed_fails_the_run(run: Run, name: str):
     assert str(run.fail()) == f"{name} has died 3 times"
 
 
-@pytest.mark.parametrize("action", ["warn", "stop", "rollback"])
-def test_collapse_is_reported_or_halts_as_asked_for(run: Run, action: str):
+@pytest.mark.parametrize(("action", "rollbacks"), [("warn", 2), ("stop", 2), ("rollback", 0)])
+def test_collapse_is_reported_or_halts_as_asked_for(run: Run, action: str, rollbacks: int):
     run.learner.metrics_of = collapsing({*range(12, 100)})
-    run.change({"guard.window": 8, "guard.action": action, "guard.rollbacks": 0, "budget.updates": 16})
-    if action == "warn":
-        assert run.go().status == "completed"
-    else:
+    run.change({"guard.window": 8, "guard.action": action, "guard.rollbacks": rollbacks, "budget.updates": 16})
+    if action == "stop":
         cause = run.fail()
         assert isinstance(cause, Halted)
-        assert "policy/entropy" in str(cause)
+        assert "policy/kl_to_base" in str(cause)
         assert run.learner.version == 13
+    else:
+        assert run.go().status == "completed"
     assert [row["update"] for row in run.rows if row["guard/alarms"]] == [13]
     (event,) = run.folder.events()
     assert (event.update, event.event) == (13, "collapse")
-    assert "policy/entropy" in event.detail
+    assert "policy/kl_to_base" in event.detail
 
 
 def test_few_effective_samples_are_written_down_and_never_halt_the_run(run: Run):
@@ -143,16 +144,61 @@ def test_few_effective_samples_are_written_down_and_never_halt_the_run(run: Run)
     assert "mismatch/ess" in event.detail
 
 
-def test_collapse_is_rolled_back_before_it_began_where_asked_for(run: Run):
-    """Versions 12 and 13 collapse; checkpoints are 9 and 12, and the guard trusts nothing after 10."""
+def test_collapse_is_rolled_back_before_it_began(run: Run):
+    """Versions 12 and 13 collapse; checkpoints are 9 and 12, and nothing after 9 is four updates old."""
     run.learner.metrics_of = collapsing({12, 13})
-    run.change({"guard.window": 8, "guard.action": "rollback", "budget.updates": 15})
+    run.change({"guard.window": 8, "guard.action": "rollback", "budget.updates": 25})
+    run.seconds = 400.0
     assert run.go().status == "completed"
-    assert [batch.version for batch in run.learner.batches] == [*range(13), *range(9, 15)]
-    assert sorted(history(run)) == list(range(30))
-    assert run.updates == list(range(1, 16))
-    assert [event.event for event in run.folder.events()] == ["collapse, rolled back"]
+    assert [batch.version for batch in run.learner.batches] == [*range(13), *range(9, 25)]
+    assert sorted(history(run)) == list(range(50))
+    assert run.updates == list(range(1, 26))
+    assert [event.event for event in run.folder.events()] == ["rolled back"]
     seeds = {(each.index, each.sampling.seed) for each in run.engine.requests if each.sampling.samples > 1}
     again = Counter(index for index, _ in seeds)
     assert all(again[index] == 2 for index in range(18, 26)), "sampled again, other samples are wanted"
     assert run.coordinator.ledger.counts["updates/abandoned"] == 4
+    assert run.learner.rates[-1] == run.learner.rates[0] / 2
+
+
+def frozen(version: int) -> dict[str, float]:
+    """Metrics of a policy that has become certain after six updates."""
+    return {"policy/entropy": 1.0 if version <= 6 else 0.1}
+
+
+@pytest.mark.parametrize(("seconds", "back"), [(400.0, 1), (21.0, 0)])
+def test_a_run_that_freezes_goes_back_to_where_it_explored_if_that_pays(run: Run, seconds: float, back: int):
+    """Groups without a difference from the 26th on: half of them right. The second time, all have a difference."""
+    run.engine.seconds = run.learner.seconds = 0.5
+    run.verifier.rewards_of = lambda group: (
+        half_right(group)
+        if group.index < 26 or run.coordinator._rollbacks
+        else (make_reward(float(group.index % 2)),) * len(group.samples)
+    )
+    run.learner.metrics_of = frozen
+    settings = {"checkpoint.every": 3, "checkpoint.keep_last": 1, "guard.action": "rollback"}
+    run.change({"budget.updates": 60, **settings})
+    run.seconds = seconds
+    outcome = run.go()
+    assert (outcome.status, "nothing more" in outcome.reason) == ("completed", not back)
+    found = [(event.event, event.detail.rpartition(" ")[2]) for event in run.folder.events()]
+    assert found == [("rolled back", "6")] * back
+    if back:
+        assert run.updates == list(range(1, 61))
+        assert run.learner.rates[-1] == run.learner.rates[0] / 2
+
+
+def test_validations_that_fall_for_good_lead_back_to_the_best(run: Run):
+
+    def rewards(group: Group) -> tuple[Reward, ...]:
+        bad = group.adapter is not None and group.version >= 9 and not run.coordinator._rollbacks
+        return (make_reward(float(not bad)),) if len(group.samples) == 1 else half_right(group)
+
+    run.verifier.rewards_of = rewards
+    settings = {"validation.every": 2, "validation.share": 1.0, "checkpoint.every": 2, "guard.action": "rollback"}
+    run.change({"budget.updates": 40, **settings})
+    run.seconds = 600.0
+    assert run.go().status == "completed"
+    (event,) = run.folder.events()
+    assert (event.update, event.event) == (14, "rolled back")
+    assert event.detail.endswith("version 8")

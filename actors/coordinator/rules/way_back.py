@@ -1,0 +1,34 @@
+"""Whether a run goes back to an earlier version, and to which. Each return halves the rate and gives other samples."""
+
+from collections.abc import Collection, Mapping
+from statistics import fmean
+
+EARLY_UPDATES = 5
+"""Number of first updates whose mean entropy is the early one."""
+
+LEAST_ENTROPY = 0.5
+"""Fraction of the early entropy from which a version still explores."""
+
+LEAST_AGE = 4
+"""Least number of updates between a version that a run goes back to and the sign that it has to."""
+
+LEAST_UPDATES = 10
+"""Fewest updates that must still fit after a return."""
+
+SLOWER = 0.5
+"""Factor of the learning rate after each return."""
+
+FIRST_COPIES = (4, 8, 16)
+"""Versions that get a checkpoint whatever `checkpoint.every` says: a short run becomes certain before the first."""
+
+
+def newest_exploring(entropy: Mapping[int, float], versions: Collection[int]) -> int:
+    """Return the newest of some versions that explores; 0, the start, without one. entropy: of samples, by version."""
+    early = [entropy[version] for version in sorted(entropy)[:EARLY_UPDATES]]
+    exploring = (v for v in versions if v in entropy and entropy[v] >= LEAST_ENTROPY * fmean(early))
+    return max(exploring, default=0)
+
+
+def updates_needed(version: int, updates: int) -> int:
+    """Return how many updates must still fit for a return to a version to pay: as many as it takes back, at least."""
+    return max(LEAST_UPDATES, updates - version)
