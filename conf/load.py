@@ -336,7 +336,7 @@ class Leaf:
 def _merged(*layers: Tree) -> Tree:
     """Return nested mappings merged by OmegaConf, later ones over earlier ones; a list is one value."""
     trees = (OmegaConf.create(_wrapped(layer), flags={"allow_objects": True}) for layer in layers)
-    return _unwrapped(OmegaConf.to_container(OmegaConf.merge({}, *trees)))
+    return _unwrapped(OmegaConf.to_container(OmegaConf.unsafe_merge(*trees)))
 
 
 def _wrapped(tree: Tree, section: bool = False) -> Tree:

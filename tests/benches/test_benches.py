@@ -9,6 +9,8 @@ from tests.benches.__main__ import BENCHES, main
 from tests.benches.learner import Case, measure
 from tests.benches.results import Result, Row
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize(("arguments", "words"), [(["learner", "memory"], "learner memory"), (["lerner"], "learner")])
 def test_a_bench_has_to_be_named(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:

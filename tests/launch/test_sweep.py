@@ -23,6 +23,8 @@ from microbudget_rl.launch.sweep import main
 from microbudget_rl.launch.sweep_runs.grid import read_grid
 from tests.launch.sweep_runs.stand_ins import calls, command, statuses, two_gpus
 
+pytestmark = pytest.mark.long
+
 
 def test_runs_are_carried_out_once_and_their_results_shown(
     sweeping: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]

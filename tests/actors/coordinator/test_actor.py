@@ -28,6 +28,8 @@ from microbudget_rl.conf.schema import Config
 from microbudget_rl.conf.settings import changed
 from microbudget_rl.learner.training_state import misfit
 
+pytestmark = pytest.mark.long
+
 
 async def hang(*_: Any) -> Any:
     """Start engines that never come up."""

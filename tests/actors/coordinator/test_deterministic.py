@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from tests.actors.virtual_run import Run
 from tests.fakes import make_reward
 
+pytestmark = pytest.mark.long
+
 UPDATES, RATE = 4, 1e-3
 
 

@@ -36,6 +36,8 @@ from tests.actors.virtual_run import collapsing, make_config, make_context, make
 from tests.fakes import FakeLearner, FrailEngine, FrailVerifier, make_reward
 from tests.virtual_time import VirtualClock, run_virtually
 
+pytestmark = pytest.mark.long
+
 CALLS = ("publish_synthetic", "explain", "publish", "score", "accumulate", "step", "save", "restore")
 CALLS += ("imitate",)
 GRACE_S = 10.0

@@ -13,6 +13,8 @@ from microbudget_rl.conf.schema import Config
 from microbudget_rl.conf.settings import changed
 from tests.actors.storage.test_checkpoints import save
 
+pytestmark = pytest.mark.long
+
 COPY = 'mkdir -p "{far}" && cp -a "$MICROBUDGET_FOLDER/." "{far}"'
 
 

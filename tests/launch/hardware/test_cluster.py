@@ -23,6 +23,8 @@ from microbudget_rl.launch.hardware.cluster import Found, check_alike, check_ans
 from microbudget_rl.launch.hardware.gpus import Gpu
 from microbudget_rl.launch.hardware.machine import GIB, detect
 
+pytestmark = pytest.mark.long
+
 GPUS = replace(
     detect("A40"),
     gpus=4,

@@ -12,6 +12,8 @@ from microbudget_rl.launch.sweep_runs.grid import read_grid
 from microbudget_rl.launch.sweep_runs.plan_view import SweepPlan, divide, plan_runs
 from tests.launch.plan.plans import CPU
 
+pytestmark = pytest.mark.long
+
 HOUR = 3600
 
 

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from microbudget_rl.learner.model.logprobs import Head, divergence, token_logprobs
 
+pytestmark = pytest.mark.long
+
 
 def case(
     tokens: int, size: int, vocabulary: int, dtype: torch.dtype = torch.float64, scale: float = 1.0, cap: Any = None

@@ -21,6 +21,8 @@ from microbudget_rl.rewards.problems.sources import Row
 from tests.json_lines import write_rows
 from tests.rewards.problems.rows import Rows, problem_row
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def config() -> Config:

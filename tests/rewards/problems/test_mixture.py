@@ -18,6 +18,8 @@ from microbudget_rl.rewards.problems.rows import CONFLICT, DUPLICATE, EMPTY
 from tests.json_lines import write_rows
 from tests.rewards.problems.rows import LONG, SUMS, Loader, Rows, problem_row
 
+pytestmark = pytest.mark.long
+
 PRODUCTS: Rows = [{"text": f"<What is {i} times {i}?>", "result": str(i * i)} for i in range(100, 200)]
 
 

@@ -17,6 +17,8 @@ from microbudget_rl.rewards.problems.loading import lasting
 from microbudget_rl.rewards.problems.rows import EMPTY, NO_TEXT
 from tests.rewards.problems.rows import ALL, SUMS, WRITERS, Loader, Rows, problem_row
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("parameters", [{"nope": 1}, {"min_terms": 0}, {"min_terms": "x"}, {"seed": 3}])
 def test_wrong_generator_parameters_are_refused(parameters: dict[str, Any], loader: Loader):

@@ -8,6 +8,8 @@ from microbudget_rl.launch.reporting.paper.conclusion import FELL, ONE_SEED, ROS
 from microbudget_rl.launch.reporting.paper.results import gain, read_results
 from tests.run_folders import write_benchmarked
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize(
     ("interval", "problems", "expected"),

@@ -13,6 +13,8 @@ from microbudget_rl.launch.reporting.paper.results import read_results
 from microbudget_rl.launch.reporting.paper.tables import entropies, passed
 from tests.run_folders import N, edited, write_benchmarked
 
+pytestmark = pytest.mark.long
+
 MODEL = "owner/tiny"
 FEW = {"sums": 8}
 
