@@ -145,6 +145,7 @@ def metrics(update: int, updates: int) -> dict[str, float]:
         "policy/kl_to_base": share,
         "mismatch/abs_mean": 0.02,
         "groups/zero_variance": 0.2,
+        "errors/unanimous": 0.1,
         "staleness/max": 1.0,
         "validation/pass@1": share,
         "validation/problems": PROBLEMS,

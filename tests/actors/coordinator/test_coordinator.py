@@ -60,7 +60,8 @@ def test_metrics_have_the_names_of_the_contract(run: Run, masks: bool):
     run.go()
     promised = {
         "update", "version", "reward/mean", "reward/accuracy", "reward/format", "response/mean_length",
-        "response/truncated", "policy/kl_to_base", "groups/zero_variance", "time/generate", "time/verify",
+        "response/truncated", "policy/kl_to_base", "groups/zero_variance", "errors/unanimous",
+        "time/generate", "time/verify",
         "time/learn", "time/sync", "budget/spent_s", "budget/left_s", "tokens/generated", "verify/timeout",
     }  # fmt: skip
     assert promised <= run.rows[0].keys()

@@ -2,7 +2,7 @@ import pytest
 
 from microbudget_rl.actors.coordinator.budget import Budget
 from microbudget_rl.actors.coordinator.ledger import Ledger
-from microbudget_rl.actors.coordinator.metrics import RunState, describe_batch
+from microbudget_rl.actors.coordinator.metrics import RunState, describe_batch, unanimous_errors
 from microbudget_rl.actors.messages import Batch, Group, Problem, Reward, Sample, Status, Verdict
 from microbudget_rl.actors.storage.documents import PolicyScores
 from microbudget_rl.conf.load import load
@@ -36,3 +36,10 @@ def test_heldout_pass_at_1_is_only_shown_where_answers_are_weighed(accuracy: int
     scores = PolicyScores.model_validate(row)
     run_state.measured("Base model", {"": scores, "aime": scores})
     assert run_state.progress(0).scores.keys() == shown
+
+
+def test_errors_are_unanimous_in_groups_without_a_right_sample():
+    groups = [group("", Status.CORRECT, Status.WRONG), group("", Status.WRONG, Status.UNPARSABLE)]
+    groups += [group("", Status.TIMEOUT, Status.TIMEOUT), group("", Status.CORRECT, Status.CORRECT)]
+    assert unanimous_errors(groups) == 2 / 3
+    assert unanimous_errors(groups[3:]) == 0

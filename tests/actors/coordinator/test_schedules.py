@@ -371,7 +371,7 @@ def test_one_schedule_takes_every_transition_of_the_learner():
         "call": 0.01,
         "learn": 1.0,
         "budget": 300.0,
-        "updates": 12,
+        "updates": 24,
         "deaths": {("publish", 0), ("accumulate", 1), ("step", 2), ("save", 4)},
         "engines": ((),),
         "verifiers": ((),),

@@ -34,11 +34,13 @@ def updates(folder: RunRecord) -> list[int]:
 def test_rows_after_the_newest_checkpoint_and_half_a_row_are_cut_at_a_resume(folder: RunFolder):
     for update in (1, 2, 3):
         folder.append_metrics(update, {"reward/mean": 0.5})
+        folder.append_solved(update, {"a": 0.5}, validation=update == 1)
     before = folder.metrics.read_text()
     save(folder.checkpoints, 2)
     with folder.metrics.open("a") as file:
         file.write('{"update": 1, "rew')
     assert updates(reopen(folder.path)) == [1, 2]
+    assert [(row.update, row.validation) for row in folder.solved()] == [(1, True), (2, False)]
     assert before.startswith(folder.metrics.read_text())
 
 

@@ -14,6 +14,7 @@ ROW = {
     "response/mean_length": 9.1,
     "rollout/tokens_per_second": 512.0,
     "groups/zero_variance": 0.25,
+    "errors/unanimous": 0.3,
     "tokens/useful_fraction": 0.6,
 }
 TRAINING = Progress("training", 12, spent=192.0, left=408.0, updates_left=18, latest=ROW)
