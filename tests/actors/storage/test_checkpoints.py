@@ -55,6 +55,16 @@ def test_passing_checkpoint_takes_the_place_of_none_and_goes_with_the_next(check
     assert kept(checkpoints) == [5, 6]
 
 
+def test_checkpoint_for_a_way_back_stays_until_another_takes_its_place(checkpoints: Checkpoints):
+    for version in range(1, 5):
+        save(checkpoints, version, keep_last=1)
+        checkpoints.way_back = min(version, 2)
+    assert kept(checkpoints) == [2, 4]
+    checkpoints.way_back = 4
+    save(checkpoints, 5, keep_last=1)
+    assert kept(checkpoints) == [4, 5]
+
+
 def test_copy_that_a_user_made_counts_as_no_checkpoint(checkpoints: Checkpoints):
     save(checkpoints, 1)
     copy = copytree(checkpoints.folder / "update-000001", checkpoints.folder / "update-000001-good")

@@ -7,7 +7,7 @@ from microbudget_rl.actors.results import read_run
 from microbudget_rl.actors.storage.documents import Event, EventKind
 from microbudget_rl.actors.storage.files import append_row
 from microbudget_rl.launch.reporting import conclusion
-from microbudget_rl.launch.reporting.health import Flag, flags
+from microbudget_rl.launch.reporting.health import Flag, flags, frozen
 from microbudget_rl.rewards.problems.loading import OVERLAP_FILTERED, OVERLAP_KEPT, write_listing
 from microbudget_rl.rewards.problems.rows import RawProblem, filtered_row
 from tests.run_folders import metrics, write_rows, write_run
@@ -55,6 +55,16 @@ def test_what_went_wrong_is_said(tmp_path: Path):
     assert {found[title].level for title in (*spent, *learned, *samples)} == {"warning"}
     for title, part in {learned[1]: "mine:tone", learned[2]: "update 3: the entropy", samples[1]: "ess 0.31"}.items():
         assert part in found[title].detail
+
+
+@pytest.mark.parametrize(("entropy", "unanimous", "share"), [(0.1, 0.8, 0.48), (0.9, 0.8, 0.0), (0.1, 0.1, 0.0)])
+def test_a_run_is_frozen_where_it_is_certain_and_wrong_in_unison(
+    folder: Path, entropy: float, unanimous: float, share: float
+):
+    rows = [metrics(update, 10) | {"policy/entropy": 1.0} for update in range(1, 10)]
+    last = {"policy/entropy": entropy, "errors/unanimous": unanimous, "reward/accuracy": 0.4}
+    write_rows(folder / "metrics.jsonl", [*rows, metrics(10, 10) | last])
+    assert frozen(read_run(folder)) == pytest.approx(share)
 
 
 def test_a_run_far_behind_its_plan_is_not_well(tmp_path: Path):
