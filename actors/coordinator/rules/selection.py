@@ -14,7 +14,7 @@ def score_of(row: Mapping[str, float]) -> float | None:
 
 
 FALL = 0.15
-"""Distance below the highest score at which a validation counts as fallen."""
+"""Distance below the highest score at which a validation counts as fallen. A reward has a scale of its own."""
 
 FALLS = 3
 """Fallen validations in a row that are no accident."""
@@ -58,7 +58,8 @@ class Selection:
             return False
         score = validation if self.chosen is None else (validation + self._previous) / 2
         self._previous, self.validated = validation, int(row["update"])
-        self._falls = self._falls + 1 if validation < self._best - FALL else 0
+        fell = REWARD not in row and validation < self._best - FALL
+        self._falls = self._falls + 1 if fell else 0
         self.unrisen = 0 if score > self._best else self.unrisen + 1
         if score < self._best:
             return False

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microbudget_rl.actors.coordinator.rules.selection import SCORE, Selection
+from microbudget_rl.actors.coordinator.rules.selection import REWARD, SCORE, Selection
 
 validations = st.lists(st.sampled_from((None, 0.0, 0.2, 0.25, 0.5, 1.0)), max_size=20)
 
@@ -23,6 +23,13 @@ def test_highest_mean_of_a_validation_and_the_one_before_is_chosen():
 def test_validations_are_counted_since_the_highest_score_rose():
     assert Selection(rows(0.4, None, 0.4, 0.2)).unrisen == 2, "an equal one is no rise"
     assert Selection(rows(0.4, 0.2, 0.8)).unrisen == 0
+
+
+def test_validations_have_fallen_for_good_after_three_low_ones_in_a_row():
+    assert Selection(rows(0.8, 0.8, 0.6, 0.6, None, 0.6)).fallen
+    assert not Selection(rows(0.8, 0.8, 0.6, 0.6, 0.7, 0.6)).fallen
+    rewards = [{"update": row["update"], REWARD: 50 * row[SCORE]} for row in rows(0.8, 0.8, 0.6, 0.6, 0.6)]
+    assert not Selection(rewards).fallen, "a reward has a scale of its own"
 
 
 @given(validations, st.sets(st.integers(1, 20)))
