@@ -70,11 +70,11 @@ CHOICES = (*(f"measure={what}" for what in ("true", "false", "signal", "all")), 
 @command("doctor.py", __doc__)
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0 a run can start; 1 it cannot; 2 bad input; 3 it is not worth it."""
-    own = [argument for argument in arguments if argument.partition("=")[0] in OWN]
-    words = dict(argument.split("=") for argument in own if argument in CHOICES)
-    if len(words) < len(own):
-        raise BadInput(f"{' '.join(own)}: use one of {', '.join(CHOICES)}, each name once")
-    measure, settings = words.get("measure", "true"), [argument for argument in arguments if argument not in own]
+    for_doctor = [argument for argument in arguments if argument.partition("=")[0] in OWN]
+    words = dict(argument.split("=") for argument in for_doctor if argument in CHOICES)
+    if len(words) < len(for_doctor):
+        raise BadInput(f"{' '.join(for_doctor)}: use one of {', '.join(CHOICES)}, each name once")
+    measure, settings = words.get("measure", "true"), [argument for argument in arguments if argument not in for_doctor]
     speeds, signal = measure in ("true", "all"), measure in ("signal", "all")
     asked = read(settings, CommandLine)
     console = PlainConsole(record=True)

@@ -109,8 +109,8 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
     samples = []
     for each in benchmarks:
         files = {name: sample_file(folder.path, named(name, each.benchmark.name)) for name in adapters}
-        own = [PolicySamples(each.problems, config.n, adapters[name], file) for name, file in files.items()]
-        samples.append((each, own))
+        by_policy = [PolicySamples(each.problems, config.n, adapters[name], file) for name, file in files.items()]
+        samples.append((each, by_policy))
     return PreparedEvaluation(config, folder, model_path, engines, protocol, samples)
 
 
@@ -137,11 +137,11 @@ def write_results(evaluation: PreparedEvaluation, status: str) -> EvaluationDocu
     """Write and return the results of all complete rounds, with those so far of other benchmarks."""
     written, names = evaluation.folder.document(), {problems.benchmark.name for problems, _ in evaluation.samples}
     others = [each for each in (written.benchmarks if written else ()) if each.name not in names]
-    found = [scores_on(*each, evaluation) for each in evaluation.samples]
+    scores = [scores_on(*each, evaluation) for each in evaluation.samples]
     document = EvaluationDocument(
         status=status,
         protocol=evaluation.protocol,
-        benchmarks=others + [result for result in found if result],
+        benchmarks=others + [result for result in scores if result],
         versions=written.versions if written and status == "completed" else software_versions(),
     )
     evaluation.folder.write(document, markdown(document))
@@ -155,7 +155,7 @@ def scores_on(
     if not (rounds := min(policy.rounds for policy in policies)):
         return None
     samples = [policy.of_rounds(rounds) for policy in policies]
-    found = [policy.scores(own, alike) for policy, own in zip(policies, samples, strict=True)]
+    scores = [policy.scores(own, alike) for policy, own in zip(policies, samples, strict=True)]
     return BenchmarkResult(
         name=problems.benchmark.name,
         source=problems.benchmark.source,
@@ -163,24 +163,24 @@ def scores_on(
         filtered_counts=problems.filtered_counts,
         n=evaluation.config.n,
         limit=evaluation.config.limit,
-        base=found[0],
-        adapter=found[1] if len(found) > 1 else None,
-        paired=comparison(*samples) if len(found) > 1 else None,
+        base=scores[0],
+        adapter=scores[1] if len(scores) > 1 else None,
+        paired=comparison(*samples) if len(scores) > 1 else None,
     )
 
 
 def results_table(document: EvaluationDocument) -> Table:
-    found, view = evaluation_table(document), Table(box=SIMPLE_HEAD)
-    for number, heading in enumerate(found.head):
+    table, view = evaluation_table(document), Table(box=SIMPLE_HEAD)
+    for number, heading in enumerate(table.head):
         view.add_column(heading, justify="left" if number < 2 else "right")
-    for row in found.body:
+    for row in table.body:
         view.add_row(*map(Text, row))
     return view
 
 
 def markdown(document: EvaluationDocument) -> str:
     """Return the results as a Markdown table, with the notes below it."""
-    found = evaluation_table(document)
-    head, *rows = (f"| {' | '.join(map(cell, row))} |" for row in (found.head, *found.body))
-    rows = [head, "|" + " --- |" * len(found.head), *rows] if found else []
+    table = evaluation_table(document)
+    head, *rows = (f"| {' | '.join(map(cell, row))} |" for row in (table.head, *table.body))
+    rows = [head, "|" + " --- |" * len(table.head), *rows] if table else []
     return "\n".join([*rows, "", *(f"{cell(line)}\n" for line in evaluation_notes(document))])

@@ -67,16 +67,16 @@ def chosen(by_outcome: Mapping[str, list[BeforeAfter]], show: str, verdict: str 
         raise BadInput(f"show={show}: use one of {', '.join(OPTIONS['show'])}")
     outcomes = {"changed": ("worse", "better"), "all": tuple(OUTCOMES)}
     names = {OUTCOMES[name] for name in outcomes.get(show, (show,))}
-    candidates = (pair for outcome, found in by_outcome.items() if outcome in names for pair in found)
+    candidates = (pair for outcome, pairs in by_outcome.items() if outcome in names for pair in pairs)
     return one_each(pair for pair in candidates if verdict in (None, pair.after.status))
 
 
 def trained_samples(run: RunRecord, checkpoint: str) -> str:
     """Return the name of the samples of a checkpoint. Raises BadInput for one that was not evaluated."""
-    found = target(run.checkpoints.folder / checkpoint)
+    wanted = target(run.checkpoints.folder / checkpoint)
     for name in ("eval-final", "eval-last"):
         rows = run.samples(name)
-        if found and rows and found == run.checkpoints.path_of(rows[0].version or 0).resolve():
+        if wanted and rows and wanted == run.checkpoints.path_of(rows[0].version or 0).resolve():
             return name
     raise BadInput(
         f"checkpoint={checkpoint}: the run's result and its last one have samples; name one, or leave it out"

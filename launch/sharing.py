@@ -153,8 +153,8 @@ def divide(
     cache can have any size, gets the rest, and at least its need.
     """
     room = math.floor(100 * min(room, SHARED_GPU)) / 100
-    held = min(math.ceil(100 * weights), round(100 * room) - 2) / 100
-    room -= held
+    portion = min(math.ceil(100 * weights), round(100 * room) - 2) / 100
+    room -= portion
     hundredths = min(math.ceil(100 * (1 + LEARNER_SPARE) * learner), math.floor(100 * (room - engine)))
     of_learner = max(hundredths, 1) / 100
 
@@ -163,7 +163,7 @@ def divide(
         return tuple(replace(share, gpus=fraction, memory=fraction) if share.gpus % 1 else share for share in whole)
 
     rollouts = shares(placement.rollouts, max(round(room - of_learner, 2), 0.01))
-    holder = Share(gpus=held, memory=held) if weights else None
+    holder = Share(gpus=portion, memory=portion) if weights else None
     return replace(placement, rollouts=rollouts, learners=shares(placement.learners, of_learner), weights=holder)
 
 

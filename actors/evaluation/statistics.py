@@ -93,8 +93,8 @@ def paired_difference(before: Mapping[K, float], after: Mapping[K, float], famil
         return Difference(mean, None, p)
     factor = student_quantile(together(family), 2 * count) ** 2 * scale / count
     lines = (0.0, changed), (1.0, 0.0), (-1.0, 0.0)
-    found = [ends for line in lines if (ends := _bounds(mean, factor, *line))]
-    least, most = min(low for low, _ in found), max(high for _, high in found)
+    bounds = [ends for line in lines if (ends := _bounds(mean, factor, *line))]
+    least, most = min(low for low, _ in bounds), max(high for _, high in bounds)
     return Difference(mean, (max(least, -1.0), min(most, 1.0)), p)  # rounding may leave the range
 
 
@@ -108,13 +108,13 @@ def reward_difference(before: Mapping[K, float], after: Mapping[K, float]) -> Di
     low, high = min(known), max(known)
     unit = 0.0 if isclose(low, high) else high - low
 
-    def shares(of: Mapping[K, float]) -> dict[K, float]:
-        return {problem: (value - low) / unit if unit else 0.0 for problem, value in of.items()}
+    def shares(scores: Mapping[K, float]) -> dict[K, float]:
+        return {problem: (value - low) / unit if unit else 0.0 for problem, value in scores.items()}
 
-    if (found := paired_difference(shares(before), shares(after))) is None:
+    if (difference := paired_difference(shares(before), shares(after))) is None:
         return None
-    ends = found.interval and (found.interval[0] * unit, found.interval[1] * unit)
-    return Difference(found.value * unit, ends, found.p)
+    ends = difference.interval and (difference.interval[0] * unit, difference.interval[1] * unit)
+    return Difference(difference.value * unit, ends, difference.p)
 
 
 def known_rewards(rows: Iterable[SampleRow]) -> dict[str, float]:
@@ -128,10 +128,10 @@ def known_rewards(rows: Iterable[SampleRow]) -> dict[str, float]:
 
 def means(values: Iterable[tuple[H, float]]) -> dict[H, float]:
     """Return the mean of the values with each key, such as a problem."""
-    found: dict[H, list[float]] = {}
+    by_row: dict[H, list[float]] = {}
     for key, value in values:
-        found.setdefault(key, []).append(value)
-    return {key: fmean(of_key) for key, of_key in found.items()}
+        by_row.setdefault(key, []).append(value)
+    return {key: fmean(of_key) for key, of_key in by_row.items()}
 
 
 def together(family: int) -> float:
@@ -177,11 +177,13 @@ def scores(samples: Samples, alike: Alike | None = None) -> PolicyScores:
 
 def comparison(base: Samples, adapter: Samples) -> PairedDifference:
     """Return the adapter's pass@1 minus the base model's, with the 95 % interval over problems and the p-value."""
-    before, after = ({i: of / len(base[0]) for i, of in enumerate(correct(rows))} for rows in (base, adapter))
-    found = paired_difference(before, after)
-    assert found is not None  # there are problems
-    assert found.p is not None
-    return PairedDifference(difference=found.value, ci95=found.interval and list(found.interval), p=found.p)
+    before, after = ({i: right / len(base[0]) for i, right in enumerate(correct(rows))} for rows in (base, adapter))
+    difference = paired_difference(before, after)
+    assert difference is not None  # there are problems
+    assert difference.p is not None
+    return PairedDifference(
+        difference=difference.value, ci95=difference.interval and list(difference.interval), p=difference.p
+    )
 
 
 def correct(samples: Sequence[Sequence[SampleRow]]) -> list[int]:

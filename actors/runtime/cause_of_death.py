@@ -59,8 +59,8 @@ def describe_exit(code: int) -> str:
 
 def oom_kills() -> int:
     """Return the number of processes that the out-of-memory killer has killed since the machine started."""
-    found = re.search(r"^oom_kill (\d+)$", Path("/proc/vmstat").read_text(), re.MULTILINE)
-    return int(found[1]) if found else 0
+    kills = re.search(r"^oom_kill (\d+)$", Path("/proc/vmstat").read_text(), re.MULTILINE)
+    return int(kills[1]) if kills else 0
 
 
 def cause_of_death(error: str, watcher: ExitWatcher | None, logs: Path) -> str:

@@ -156,12 +156,12 @@ def _control_groups() -> Iterator[tuple[Path, int, str, str]]:
 
     Each has a folder, a limit in bytes, the name of the file with the bytes in use, and a prefix of its statistics.
     """
-    own = dict(line.split(":", 2)[1:] for line in MEMBERSHIP.read_text().splitlines())
+    groups = dict(line.split(":", 2)[1:] for line in MEMBERSHIP.read_text().splitlines())
     for root, controller, limit, usage, prefix in (
         (CONTROL_GROUPS, "", "memory.max", "memory.current", ""),
         (CONTROL_GROUPS / "memory", "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
     ):
-        path = Path(own.get(controller, "/").lstrip("/"))
+        path = Path(groups.get(controller, "/").lstrip("/"))
         for folder in (root / path, *(root / parent for parent in path.parents)):
             file = folder / limit
             if file.is_file() and (text := file.read_text().strip()) != "max":

@@ -109,9 +109,9 @@ class Checkpoints:
 
     def return_to(self, version: int) -> None:
         """Set all checkpoints after a version that has one aside, for `clear`; all of them for 0 without one."""
-        kept = self.path_of(version)
-        if kept.exists():
-            link(self.folder / "latest", kept)
+        wanted = self.path_of(version)
+        if wanted.exists():
+            link(self.folder / "latest", wanted)
         else:
             (self.folder / "latest").unlink(missing_ok=True)
         for checkpoint in self.all:
@@ -200,8 +200,8 @@ def write_state(checkpoint: Path, state: CoordinatorState) -> None:
 
 def target(name: Path) -> Path | None:
     """Return the checkpoint that a link leads to, None if there is none."""
-    found = name.resolve() if name.exists() else None
-    return found if found and NAME.fullmatch(found.name) else None
+    checkpoint = name.resolve() if name.exists() else None
+    return checkpoint if checkpoint and NAME.fullmatch(checkpoint.name) else None
 
 
 def link(name: Path, checkpoint: Path) -> None:

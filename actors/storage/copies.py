@@ -42,9 +42,9 @@ class Copies:
     def look(self) -> None:
         """Have a new checkpoint copied, unless a copy is being made or has just failed."""
         latest = self._run.checkpoints.latest
-        found = latest and (latest, (latest / MANIFEST).stat().st_mtime_ns)
-        if found not in (None, self._copied) and self.worker.idle and time.monotonic() >= self._next:
-            self.worker.put(self._copy, found)
+        newest = latest and (latest, (latest / MANIFEST).stat().st_mtime_ns)
+        if newest not in (None, self._copied) and self.worker.idle and time.monotonic() >= self._next:
+            self.worker.put(self._copy, newest)
 
     def _copy(self, latest: Any) -> None:
         self._next = time.monotonic() + PAUSE_S

@@ -97,8 +97,8 @@ def read_optional(file: Path, kind: Any) -> Any:
 
 def read_document(file: Path, kind: type[D]) -> D | None:
     """Return a document, None if there is no file. Raises BadInput if it is damaged."""
-    found: D | None = read_optional(file, kind)
-    return found
+    document: D | None = read_optional(file, kind)
+    return document
 
 
 def read_rows(file: Path, kind: type[D]) -> list[D]:
@@ -134,8 +134,8 @@ def disk_trouble(folder: Path, error: BaseException) -> str | None:
 
 def seal(folder: Path) -> None:
     """Write the manifest of a folder, with size and digest of every file in it but its mark, and flush all to disk."""
-    own = (folder / MANIFEST, folder / MARK)
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file not in own]
+    seals = (folder / MANIFEST, folder / MARK)
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file not in seals]
     manifest = {
         str(file.relative_to(folder)): {"bytes": file.stat().st_size, "blake2b": digest(file)} for file in files
     }
@@ -193,11 +193,11 @@ def private_folder(root: str = "") -> Path:
 
 def is_private(folder: Path) -> bool:
     """Whether a path is a folder, not a link, that nobody else can enter. Raises OSError if there is none."""
-    found = folder.lstat()
+    status = folder.lstat()
     return (
-        stat.S_ISDIR(found.st_mode)
-        and found.st_uid == os.getuid()
-        and not found.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+        stat.S_ISDIR(status.st_mode)
+        and status.st_uid == os.getuid()
+        and not status.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
     )
 
 

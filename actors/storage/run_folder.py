@@ -158,17 +158,17 @@ class RunFolder(RunRecord):
 
         If the end of the budget has cut that row off, the metrics are returned and not written.
         """
-        file, found = self.metrics if version else self.start_metrics, self.scored()
+        file, rows_before = self.metrics if version else self.start_metrics, self.scored()
         if more:
             rows = read_rows(file, documents.MetricsRow)
             if version and not (rows and rows[-1].update == version):
-                return [*found, {"update": version, **more}]
+                return [*rows_before, {"update": version, **more}]
             last = rows[-1].content if rows else {"update": version}
             rows[-1:] = [documents.MetricsRow.model_validate({**last, **more})]
             self.writer.put(write_rows, file, rows)
             self.tracking.scalars(version, more)
-            found = [row for row in found if row["update"] < version] + [rows[-1].metrics]
-        return found
+            rows_before = [row for row in rows_before if row["update"] < version] + [rows[-1].metrics]
+        return rows_before
 
     def append_candidates(self, samples: Sequence[documents.SampleRow]) -> None:
         """Write the samples of some candidates of the warm start."""

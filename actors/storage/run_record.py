@@ -120,15 +120,20 @@ class RunRecord:
     def scores(self, policy: str) -> dict[str, documents.PolicyScores]:
         """Return a policy's evaluations by the benchmark's name, those on the held-out problems first."""
         others = sorted(file.stem.removeprefix(f"eval-{policy}-") for file in self.path.glob(f"eval-{policy}-*.json"))
-        found = {name: self.evaluation(named(policy, name)) for name in ("", *others)}
-        return {name: scores for name, scores in found.items() if scores}
+        evaluations = {name: self.evaluation(named(policy, name)) for name in ("", *others)}
+        return {name: scores for name, scores in evaluations.items() if scores}
 
     def evaluations(self) -> documents.Evaluations:
         """Return all evaluations of the run."""
-        found = {policy: self.scores(policy) for policy in ("base", "warm", *AT_END)}
-        of = {name: {key: each[name] for key, each in found.items() if name in each} for name in chain(*found.values())}
-        held_out = {"base": None, **dict.fromkeys(AT_END), **of.pop("", {})}
-        return documents.Evaluations.model_validate({**held_out, **({"benchmarks": of} if of else {})})
+        by_policy = {policy: self.scores(policy) for policy in ("base", "warm", *AT_END)}
+        by_problems = {
+            name: {key: each[name] for key, each in by_policy.items() if name in each}
+            for name in chain(*by_policy.values())
+        }
+        held_out = {"base": None, **dict.fromkeys(AT_END), **by_problems.pop("", {})}
+        return documents.Evaluations.model_validate(
+            {**held_out, **({"benchmarks": by_problems} if by_problems else {})}
+        )
 
     def reference_set(self) -> list[list[int]] | None:
         """Return the reference set: responses of the base model as token ids."""
@@ -140,8 +145,8 @@ class RunRecord:
 
     def sampled(self, kind: str) -> list[str]:
         """Return the names of the samples of a kind, `update` or `eval`, updates in order."""
-        found = (file.stem for file in (self.path / "samples").glob(f"{kind}-*.jsonl"))
-        return sorted(found, key=lambda name: (len(name), name))
+        names = (file.stem for file in (self.path / "samples").glob(f"{kind}-*.jsonl"))
+        return sorted(names, key=lambda name: (len(name), name))
 
     def filtered(self) -> list[documents.FilteredProblem]:
         """Return the problems that the run does not use, or uses in spite of the reason given."""
@@ -153,8 +158,8 @@ class RunRecord:
 
     def problem_digests(self) -> dict[str, str] | None:
         """Return the digests of the problems that the run began with, see `ProblemSet`."""
-        found: dict[str, str] | None = read_optional(self.path / "problems.digest", dict[str, str])
-        return found
+        digests: dict[str, str] | None = read_optional(self.path / "problems.digest", dict[str, str])
+        return digests
 
     def check(self) -> None:
         """Raise BadInput if a resume would read a damaged file, or if a folder is in the place of a file or the other

@@ -113,13 +113,13 @@ def carry_out_run(archive: Archive, settings: Sequence[str], brief: int = 0) -> 
     """
     name = "kill" if brief else "run"
     with scratch_folder("doctor-", archive.path.parent) as scratch:
-        own = [*SHORT, f"budget.minutes={MINUTES[name]}", f"run.folder={scratch}"]
+        shortened = [*SHORT, f"budget.minutes={MINUTES[name]}", f"run.folder={scratch}"]
         if brief:
-            own += [f"rollout.max_response_tokens={brief}", "eval.max_response_tokens=null"]
-        keys = {setting.partition("=")[0] for setting in (*own, "budget.hours=")}
+            shortened += [f"rollout.max_response_tokens={brief}", "eval.max_response_tokens=null"]
+        keys = {setting.partition("=")[0] for setting in (*shortened, "budget.hours=")}
         kept = [setting for setting in settings if setting.partition("=")[0] not in keys]
         run, output, killed, used = RunRecord(scratch / "short"), scratch / "output.log", False, 0
-        command = [sys.executable, str(ROOT / "launch/run.py"), *kept, *own]
+        command = [sys.executable, str(ROOT / "launch/run.py"), *kept, *shortened]
         with output.open("wb") as file, subprocess.Popen(command, stdout=file, stderr=file) as process:
             while (code := process.poll()) is None:
                 time.sleep(0.5)

@@ -73,7 +73,7 @@ def gpu_findings(device: str = "auto") -> Iterator[Finding]:
     from pynvml import NVMLError, NVMLError_LibraryNotFound
 
     try:
-        driver, found = ask_driver()
+        driver, driver_findings = ask_driver()
     except TimeoutError:
         yield Finding("driver", "bad", f"does not answer within {gpus.ANSWER_S:g} s; restart the machine")
     except NVMLError_LibraryNotFound:
@@ -84,9 +84,9 @@ def gpu_findings(device: str = "auto") -> Iterator[Finding]:
         yield Finding("driver", "bad", f"shows no GPU and says: {error}")
     else:
         yield Finding("driver", *_driver(driver))
-        if not found:
+        if not driver_findings:
             yield Finding("driver", "bad", "shows no GPU; check that this machine or container has one")
-        for gpu in found:
+        for gpu in driver_findings:
             yield Finding(f"GPU {gpu.index}", *_gpu(gpu, device))
 
 

@@ -152,9 +152,9 @@ async def sample(
         return Sampled(problems[: len(rows)], rows, clock.now() - began)
 
 
-def signal_of(found: Sampled, plan: Plan) -> Signal:
+def signal_of(sampled: Sampled, plan: Plan) -> Signal:
     """Return the figures of samples, by the names in conf/verdicts.yaml, and the answer."""
-    samples, n, config = found.samples, len(found.samples[0]), plan.config
+    samples, n, config = sampled.samples, len(sampled.samples[0]), plan.config
     size = config.rollout.samples_per_problem
     graded = [[_grade(rows[at : at + size], config) for at in range(0, n, size)] for rows in samples]
     passed = pass_at(correct(samples), n)
@@ -163,21 +163,21 @@ def signal_of(found: Sampled, plan: Plan) -> Signal:
         "pass@n": passed[n],
         "varied": [fmean(varied for varied, _, _ in groups) for groups in graded],
         "useful": [fmean(useful for _, useful, _ in groups) for groups in graded],
-        "paid": [fmean(known) for of in graded if (known := [paid for _, _, paid in of if paid is not None])],
+        "paid": [fmean(known) for group in graded if (known := [paid for _, _, paid in group if paid is not None])],
         "unverified": [fmean(map(_unverified, rows)) for rows in samples],
         "unparsable": [fmean(row.status == Status.UNPARSABLE for row in rows) for rows in samples],
         "ended": [fmean(row.finish_reason != "length" for row in rows) for rows in samples],
     }
     enough = {name: values for name, values in figures.items() if len(values) >= min(FEWEST, len(samples))}
     means = {name: Mean(fmean(values), share_interval(values, AT_A_LOOK)) for name, values in enough.items()}
-    means["asked"] = Mean(fmean(BOX in problem.prompt for problem in found.problems))
+    means["asked"] = Mean(fmean(BOX in problem.prompt for problem in sampled.problems))
     useful, varied, rows = means["useful"], means["varied"].value, [row for rows in samples for row in rows]
-    prompt, response = fmean(len(each.prompt_ids) for each in found.problems), fmean(row.tokens for row in rows)
+    prompt, response = fmean(len(each.prompt_ids) for each in sampled.problems), fmean(row.tokens for row in rows)
     work = workload_of(rows, prompt, response, varied)
     if expected := replace(plan, calibration=replace(plan.calibration, workload=work)).estimate:
         # dynamic sampling replaces groups whose rewards do not differ
-        kept = work.varied if config.learner.dynamic_sampling else 1.0
-        made = expected.updates * config.learner.problems_per_update / kept
+        used = work.varied if config.learner.dynamic_sampling else 1.0
+        made = expected.updates * config.learner.problems_per_update / used
         interval = useful.interval and (made * useful.interval[0], made * useful.interval[1])
         means["groups"] = Mean(made * useful.value, interval)
     signal, rule = Signal(len(samples), n, means, work), rule_for(means)

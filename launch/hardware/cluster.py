@@ -111,13 +111,13 @@ def survey(config: Config) -> Machine:
     }
     answers = {node: each.look.remote(config.device) for node, each in scouts.items()}
     end = time.monotonic() + SURVEY_S
-    found: dict[str, Found] = {
+    by_node: dict[str, Found] = {
         node: hear(f"node {node[:8]} of the Ray cluster", answer, max(end - time.monotonic(), 0.0))
         for node, answer in answers.items()
     }
-    check_alike(found[here].versions, found)
-    whole = combine(found, resources)
-    for each in found.values():
+    check_alike(by_node[here].versions, by_node)
+    whole = combine(by_node, resources)
+    for each in by_node.values():
         if each.machine.gpus or not whole.gpus:
             check_build(config, each.machine, each.versions)
     return whole
@@ -141,16 +141,16 @@ def hear(node: str, reference: "ray.ObjectRef[Any]", timeout_s: float) -> Any:
         raise BadInput(f"{node} did not answer ({said}): ray status shows whether it is there") from error
 
 
-def combine(found: dict[str, Found], resources: dict[str, dict[str, float]]) -> Machine:
+def combine(by_node: dict[str, Found], resources: dict[str, dict[str, float]]) -> Machine:
     """Describe the nodes, this one first, as one machine. Count only the cores and GPUs that Ray may use."""
     nodes, cards, with_gpus = list[Node](), list[Gpu](), list[Machine]()
-    for name, each in found.items():
+    for name, each in by_node.items():
         cores = each.machine.cores[: max(1, int(resources[name].get("CPU", 0)))]
         gpus = min(each.machine.gpus, int(resources[name].get("GPU", 0)))
         nodes.append(node := Node(name, cores, gpus))
         cards += [replace(gpu, name=f"{gpu.name} of {node.name}") for gpu in each.machine.cards[:gpus]]
         with_gpus += [each.machine] * (gpus > 0)
-    home = found[nodes[0].id].machine
+    home = by_node[nodes[0].id].machine
     smallest = min(with_gpus, key=lambda machine: machine.gpu_memory, default=home)
     whole = replace(smallest, cores=nodes[0].cores, host_memory=home.host_memory, gpus=len(cards), mps=False, ipc=False)
     return replace(whole, nodes=tuple(nodes), cards=tuple(cards))
@@ -168,10 +168,10 @@ def check_free(placement: Placement) -> None:
             )
 
 
-def check_alike(own: dict[str, str], found: dict[str, Found]) -> None:
+def check_alike(here: dict[str, str], by_node: dict[str, Found]) -> None:
     """Raise BadInput if a node has another version of a package than this one."""
-    for node, each in found.items():
+    for node, each in by_node.items():
         for name, version in each.versions.items():
-            if own.get(name, version) != version:
-                other = f"node {node[:8]} of the Ray cluster has {name} {version}, this one {own[name]}"
+            if here.get(name, version) != version:
+                other = f"node {node[:8]} of the Ray cluster has {name} {version}, this one {here[name]}"
                 raise BadInput(f"{other}: install the same on all with bash launch/setup.sh")

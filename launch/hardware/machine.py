@@ -110,15 +110,15 @@ def with_listed(gpu: str, cores: tuple[int, ...]) -> Machine:
 def with_gpus(gpus: Sequence[Gpu], cores: tuple[int, ...]) -> Machine:
     """Describe this machine with only these GPUs and cores. A plan for mixed GPUs uses the smallest one."""
     smallest = min(gpus, key=lambda gpu: gpu.memory)
-    listed, own = devices().get(gpu_of(smallest.name) or ""), smallest.rates
+    listed, measured = devices().get(gpu_of(smallest.name) or ""), smallest.rates
     return Machine(
         name=smallest.name,
         cores=cores,
         host_memory=total_memory(),
         gpus=len(gpus),
         gpu_memory=smallest.memory,
-        bandwidth=listed.bandwidth_gbs * 1e9 if listed else own and own[0],
-        rates=listed.rates if listed else {GPU_DTYPE: own[1]} if own else {},
+        bandwidth=listed.bandwidth_gbs * 1e9 if listed else measured and measured[0],
+        rates=listed.rates if listed else {GPU_DTYPE: measured[1]} if measured else {},
         cards=tuple(gpus),
         mps=shutil.which(MPS_TOOL) is not None,
         ipc=True,

@@ -33,8 +33,8 @@ def for_each_gpu(arguments: Sequence[str]) -> list[list[str]]:
     if lists and (more or not len(gpus) == len(prices) > 0 or read_value("plan", given.get("plan", "")) is not True):
         said = " ".join(f"{key}={given[key]}" for key in (*lists, *more))
         raise BadInput(f"{said}: to compare GPUs, give only {DEVICE}=[…], plan=true and a price for each, or for all")
-    kept = [argument for argument in arguments if argument.partition("=")[0] not in (DEVICE, PRICE)]
-    return [[*kept, f"{DEVICE}={gpu}", f"{PRICE}={price}"] for gpu, price in zip(gpus, prices, strict=True)]
+    others = [argument for argument in arguments if argument.partition("=")[0] not in (DEVICE, PRICE)]
+    return [[*others, f"{DEVICE}={gpu}", f"{PRICE}={price}"] for gpu, price in zip(gpus, prices, strict=True)]
 
 
 def render_choice(plans: Sequence[Plan]) -> RenderableType:

@@ -52,13 +52,14 @@ def needs_of_run(plan: Plan) -> HostNeeds:
     checkpoint = trained * checkpoint_bytes(config) + adapter
     # adapters served or within the staleness limit, the synthetic ones, and the one being written
     versions = max(adapter_slots(config), config.learner.max_staleness + 1) + SYNTHETIC_ADAPTERS + 1
-    shared, own = (versions * adapter, 0) if plan.machine.nodes else (0, versions * adapter)
-    temporary = SESSION_BYTES + own
-    kept = config.checkpoint.keep_last + 1 + (config.validation_problems > 0)  # one in passing; the best may be old
-    kept += bool(config.warm_start.source) + config.guard.goes_back  # that of version 0, and that of the way back
+    shared, per_process = (versions * adapter, 0) if plan.machine.nodes else (0, versions * adapter)
+    temporary = SESSION_BYTES + per_process
+    checkpoints = config.checkpoint.keep_last + 1  # one in passing
+    checkpoints += config.validation_problems > 0  # the best may be old
+    checkpoints += bool(config.warm_start.source) + config.guard.goes_back  # that of version 0, and of the way back
     several = plan.machine.gpus and len(plan.placement.learners) > 1  # Ray's object store can do without /dev/shm
     return HostNeeds(
-        disk=(kept + 1) * checkpoint + shared + DISK_MARGIN,
+        disk=(checkpoints + 1) * checkpoint + shared + DISK_MARGIN,
         checkpoint=checkpoint + shared,
         temporary=temporary,
         shared_memory=2 * OBJECT_STORE_BYTES if several else 0,
@@ -82,8 +83,8 @@ def resources(need: HostNeeds, folder: Path, overwrite: bool = False) -> Iterato
     if not SHARED_MEMORY.is_dir():
         raise BadInput(f"there is no {SHARED_MEMORY}, which Ray's processes need: mount it, or run where it is")
     free, temporary = measure(folder), Path(tempfile.gettempdir())
-    kept = min(free.kept, need.disk - need.checkpoint - DISK_MARGIN)  # more old files make no room for new ones
-    disk = need.disk - (0 if overwrite else free.begun + kept)
+    retained = min(free.kept, need.disk - need.checkpoint - DISK_MARGIN)  # more old files make no room for new ones
+    disk = need.disk - (0 if overwrite else free.begun + retained)
     stored = 0 if free.shared_memory >= OBJECT_STORE_BYTES else OBJECT_STORE_BYTES  # Ray then stores there
     place, larger = f"run.folder={folder.parent}: its disk", "enlarge it; for a container, docker run --shm-size=2g"
     yield Resource(place, free.disk, disk, "make room or name a folder on another disk")

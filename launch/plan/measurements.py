@@ -75,21 +75,21 @@ KNOWN = TypeAdapter(Known)
 
 def known(config: Config, folder: Path | None = None) -> Known:
     """Return what runs in a folder, by default `run.folder`, have measured. Raises BadInput for a damaged file."""
-    kept = read_document(folder / KEPT if folder else kept_in(config), Measurements)
-    return KNOWN.validate_python(kept.measured) if kept else Known()
+    measured = read_document(folder / KEPT if folder else kept_in(config), Measurements)
+    return KNOWN.validate_python(measured.measured) if measured else Known()
 
 
 def keep(measured: Calibration | Signal, config: Config, machine: Machine) -> None:
     """Keep a signal or a calibration in place of the last one of its kind. Raises BadInput if the file is not ours."""
-    file, kept, recipe = kept_in(config), known(config), recipe_of(config)
+    file, remembered, recipe = kept_in(config), known(config), recipe_of(config)
     if isinstance(measured, Signal):
-        kept.signals[recipe] = measured
+        remembered.signals[recipe] = measured
     else:
-        kept.speeds[_speed_key(config, machine)] = replace(measured, workload=None)
+        remembered.speeds[_speed_key(config, machine)] = replace(measured, workload=None)
         if measured.workload:
-            kept.workloads[recipe] = measured.workload
+            remembered.workloads[recipe] = measured.workload
     file.parent.mkdir(parents=True, exist_ok=True)  # the doctor measures before there is a run
-    write_document(file, Measurements(measured=KNOWN.dump_python(kept)))
+    write_document(file, Measurements(measured=KNOWN.dump_python(remembered)))
 
 
 def kept_in(config: Config) -> Path:
@@ -104,11 +104,11 @@ def recall(config: Config, machine: Machine, folder: Path | None = None) -> Cali
 
     folder: see `known`.
     """
-    kept, recipe = known(config, folder), recipe_of(config)
-    workload, signal = kept.workloads.get(recipe), kept.signals.get(recipe)
+    measured, recipe = known(config, folder), recipe_of(config)
+    workload, signal = measured.workloads.get(recipe), measured.signals.get(recipe)
     if not workload and signal and not config.warm_start.source:
         workload = replace(signal.workload, by=f"the doctor on {signal.problems} problems")
-    return replace(kept.speeds.get(_speed_key(config, machine), UNMEASURED), workload=workload)
+    return replace(measured.speeds.get(_speed_key(config, machine), UNMEASURED), workload=workload)
 
 
 def plan_measured(config: Config, machine: Machine, folder: Path | None = None) -> Plan:

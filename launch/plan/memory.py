@@ -99,7 +99,9 @@ def _here(fit: "Fit") -> tuple[int, int]:
         return engines, ranks
     home, beside = nodes[0], placement.shared_gpus
     if placement.device == "cpu":
-        here = [[share.node in ("", home.id) for share in of] for of in (placement.rollouts, placement.learners)]
+        here = [
+            [share.node in ("", home.id) for share in shares] for shares in (placement.rollouts, placement.learners)
+        ]
         return sum(here[0]), sum(here[1])
     learning = min(ranks, home.gpus)
     return min(beside, learning) + min(engines - beside, home.gpus - learning), learning
@@ -115,8 +117,8 @@ def engine_memory(fit: "Fit", engines: int) -> Iterator[Memory]:
         adapter_slots(config) * size * lora_parameters(shape, rank, lora.target_modules)
         for rank in (padded_rank(lora.rank), lora.rank)
     )
-    own = 0 if config.model.shares_weights and placement.learners else count * parameters(shape) * size
-    yield Memory(place, "engine: base weights", own)
+    weights = 0 if config.model.shares_weights and placement.learners else count * parameters(shape) * size
+    yield Memory(place, "engine: base weights", weights)
     yield Memory(place, "engine: adapter slots", count * padded)
     yield Memory("host", LOADED, engines * loaded * (PINNED if cuda else 1))
     if cuda:
@@ -182,7 +184,7 @@ class Fit:
         kinds = {"rollout GPU": self.placement.rollouts, "learner GPU": self.placement.learners}
         if self.placement.weights:
             kinds["weights GPU"] = (self.placement.weights,)
-        smallest = {place: min(share.memory for share in of) for place, of in kinds.items() if of}
+        smallest = {place: min(share.memory for share in shares) for place, shares in kinds.items() if shares}
         gpus = {place: self.machine.gpu_memory * share + CUDA_CONTEXT for place, share in smallest.items()}
         return {**(gpus if self.machine.gpus else {}), "host": self.machine.host_memory}
 
@@ -242,6 +244,6 @@ def misfit(fit: Fit) -> str:
     place = fit.overfull[0]
     has = fit.available[place] or 0
     said = f"the {place} needs {fit.needed(place) / GIB:.1f} GiB and has {has / GIB:.1f} on {machine.name}"
-    held = round((1 - machine.free(fit.placement.gpus)) * machine.gpu_memory / GIB, 1)
+    in_use = round((1 - machine.free(fit.placement.gpus)) * machine.gpu_memory / GIB, 1)
     hidden = " of a GPU, which CUDA_VISIBLE_DEVICES can hide" if machine.gpus > 1 else ""
-    return f"{said}; nvidia-smi shows what else holds {held} GiB{hidden}" if held and place != "host" else said
+    return f"{said}; nvidia-smi shows what else holds {in_use} GiB{hidden}" if in_use and place != "host" else said

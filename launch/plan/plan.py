@@ -146,8 +146,8 @@ class Plan(Fit):
     def estimate(self) -> Estimate | None:
         """Mean durations of the run; None for a GPU whose rates are not known, or if not one sample fits."""
         counts: Change = {}
-        if found := self.problems:
-            counts = {"eval.problems": found.heldout, "validation.problems": max(found.selection, 1)}
+        if problems := self.problems:
+            counts = {"eval.problems": problems.heldout, "validation.problems": max(problems.selection, 1)}
         planned = self._estimate(counts) if self.sequences else None
         benchmarks = [self._estimate({"eval.problems": each.problems, "eval.n": each.n}) for each in self.benchmarks]
         return planned and replace(planned, benchmarks_s=sum(each.evaluate_s for each in benchmarks if each))
@@ -247,8 +247,8 @@ def count_problems(config: Config) -> Problems | None:
         return None
     unread = config.eval.problems if data.eval_source and not data.eval_source.startswith(FILE) else 0
     read = changed(config, {"eval.benchmarks": [], **({"eval.problems": 0} if unread else {})})
-    found = numbers(split_problems(read, None)[0], data)
-    return replace(found, heldout=unread, selection=config.validation_problems) if unread else found
+    counts = numbers(split_problems(read, None)[0], data)
+    return replace(counts, heldout=unread, selection=config.validation_problems) if unread else counts
 
 
 def numbers(problems: ProblemSet, data: DataConfig) -> Problems:

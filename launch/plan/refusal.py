@@ -45,16 +45,18 @@ def check_plan(plan: Plan) -> None:
 
 def check_budget(plan: Plan) -> None:
     """Raise BadInput if the budget covers not even the start, or cuts short the reserve for `eval.benchmarks`."""
-    budget, found = plan.config.budget, plan.estimate
-    if found is None:
+    budget, estimate = plan.config.budget, plan.estimate
+    if estimate is None:
         return
-    least, what = LEAST_START * found.start_s, "start and evaluations take"
-    needed = found.start_s + found.update_s + found.evaluations_s
-    if found.benchmarks_s:
-        reserve_s = evaluations_reserve(math.inf, plan.config.final_policies, found.evaluate_s, found.benchmarks_s)
+    least, what = LEAST_START * estimate.start_s, "start and evaluations take"
+    needed = estimate.start_s + estimate.update_s + estimate.evaluations_s
+    if estimate.benchmarks_s:
+        reserve_s = evaluations_reserve(
+            math.inf, plan.config.final_policies, estimate.evaluate_s, estimate.benchmarks_s
+        )
         uncut = reserve_s / MOST_EVALUATION
         least, needed = max(least, uncut), max(needed, uncut)
-        what = f"with {duration(found.benchmarks_s)} for eval.benchmarks each time, a run takes"
+        what = f"with {duration(estimate.benchmarks_s)} for eval.benchmarks each time, a run takes"
     if budget.seconds < least:
         given = f"hours={budget.hours:g}" if budget.minutes is None else f"minutes={budget.minutes:g}"
         more = f"give at least budget.minutes={math.ceil(needed / 60)}"

@@ -202,7 +202,9 @@ def costs_of(fit: Fit, workload: Workload, measured: Calibration = UNMEASURED) -
     if not (machine.bandwidth and rate):
         return None
     reached = EFFICIENCY[device, dtype]
-    engine, learner = (1 if device == "cuda" else len(of[0].cores) for of in (placement.rollouts, placement.learners))
+    engine, learner = (
+        1 if device == "cuda" else len(shares[0].cores) for shares in (placement.rollouts, placement.learners)
+    )
     frozen = matmul_parameters(shape)
     trained = lora_parameters(shape, config.lora.rank, config.lora.target_modules)
     context, bandwidth = workload.live_context, machine.bandwidth * engine * reached.bandwidth

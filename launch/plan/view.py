@@ -57,15 +57,15 @@ def conclusion(plan: Plan) -> Text:
     """Say whether the run fits, its number of updates and its cost; or why it does not fit, and the remedy."""
     if not plan.fits:
         return Text(f"Does not fit: {misfit(plan)}; {advice(plan)}.", style="bold red")
-    budget, found = plan.config.budget, plan.estimate
-    if found is None:
+    budget, estimate = plan.config.budget, plan.estimate
+    if estimate is None:
         text = f"The updates in {duration(budget.seconds)} are not known: conf/devices.yaml has no speed for"
         return Text(f"Fits. {text} {plan.machine.name}.", style="bold green")
     cost = f", for {price}" if (price := _cost(plan)) else ""
-    low, high = found.update_range
+    low, high = estimate.update_range
     other = "" if plan.calibration.of or low == high else f" ({low:,} to {high:,}: it has not been measured)"
-    about = f"{counted(found.updates, 'update')} in {duration(found.spent_s)}{other}{cost}"
-    if found.updates < FEWEST_UPDATES:
+    about = f"{counted(estimate.updates, 'update')} in {duration(estimate.spent_s)}{other}{cost}"
+    if estimate.updates < FEWEST_UPDATES:
         return Text(f"Fits, but about {about}: {FEW}; raise the budget.", style="bold yellow")
     style = "bold yellow" if plan.passes > MOST_PASSES else "bold green"
     return Text(f"Fits. About {about}. {purposes(plan)}".strip(), style)
@@ -103,14 +103,19 @@ def _settings(plan: Plan) -> Rows:
     modules = "all linear layers" if len(lora.target_modules) == len(PROJECTIONS) else ", ".join(lora.target_modules)
     weights = lora_parameters(shape, lora.rank, lora.target_modules)
     tokens = f"{rollout.max_prompt_tokens} + {rollout.max_response_tokens} tokens"
-    if found := plan.problems:
-        held_out, choosing = found.heldout, found.selection
-    held = f"{held_out} problems × {config.eval.n}{f', and {choosing} validation problems' if choosing else ''}"
+    if problems := plan.problems:
+        held_out, choosing = problems.heldout, problems.selection
+    held_out_text = (
+        f"{held_out} problems × {config.eval.n}{f', and {choosing} validation problems' if choosing else ''}"
+    )
     return [
         ("model", f"{config.model.path}, {_count(parameters(shape))} weights in {config.model.dtype}"),
         ("adapter", f"rank {lora.rank}, alpha {lora.alpha} on {modules}: {_count(weights)} weights"),
         ("data", data.origin),
-        ("held out", f"{held} from {data.eval_source or ('all sources' if data.mixture else 'the same source')}"),
+        (
+            "held out",
+            f"{held_out_text} from {data.eval_source or ('all sources' if data.mixture else 'the same source')}",
+        ),
         (
             "update",
             f"{config.learner.problems_per_update} problems × {rollout.samples_per_problem} samples of up to {tokens}",
@@ -137,7 +142,10 @@ def _shares(shares: tuple[Share, ...]) -> str:
     """Say which part of the CPU or of a GPU each actor has."""
     count = f"{len(shares)} × " if len(shares) > 1 else ""
     if cores := [share.cores for share in shares if share.cores]:
-        each = (f"{own[0]}" if len(own) == 1 else f"{own[0]}–{own[-1]} ({len(own)} cores)" for own in cores)
+        each = (
+            f"{of_actor[0]}" if len(of_actor) == 1 else f"{of_actor[0]}–{of_actor[-1]} ({len(of_actor)} cores)"
+            for of_actor in cores
+        )
         return f"{count}core " + "; ".join(each)
     kinds = Counter(f"{share.gpus:g} of a GPU, {share.memory:.0%} of its memory" for share in shares)
     return "; ".join(f"{number} × {kind}" if len(shares) > 1 else kind for kind, number in kinds.items())
@@ -148,8 +156,8 @@ def _memory(plan: Plan) -> RenderableType:
     table.show_header = False
     for place, has in plan.available.items():
         outcome, style = ("does not fit", "bold red") if place in plan.overfull else ("fits", "green")
-        of = Text("of an unknown host") if has is None else Text(f"{outcome}: there are {has / GIB:.1f} GiB", style)
-        table.add_row(Text(place, style="bold"), Text(f"{plan.needed(place) / GIB:.2f} GiB", style="bold"), of)
+        needed = Text("of an unknown host") if has is None else Text(f"{outcome}: there are {has / GIB:.1f} GiB", style)
+        table.add_row(Text(place, style="bold"), Text(f"{plan.needed(place) / GIB:.2f} GiB", style="bold"), needed)
         for entry in plan.memory:
             if entry.place == place:
                 table.add_row(f"  {entry.what}", f"{entry.bytes / GIB:.2f} GiB")
@@ -160,7 +168,7 @@ def _memory(plan: Plan) -> RenderableType:
 
 
 def _time(plan: Plan) -> RenderableType:
-    if (found := plan.estimate) is None:
+    if (estimate := plan.estimate) is None:
         return Text(source(plan))
     manner = "overlapped" if plan.config.learner.max_staleness else "one after the other"
     if plan.placement.shared:
@@ -171,21 +179,21 @@ def _time(plan: Plan) -> RenderableType:
     budget, warm = plan.config.budget, plan.config.warm_start
     benchmarks = ", ".join(f"{each.name} ({each.problems} problems × {each.n})" for each in plan.benchmarks)
     responses = f"on up to {warm.demonstrations:,} responses from {warm.source}"
-    validations = round(found.updates * found.validate_s / found.validation_s) if found.validation_s else 0
-    part = found.validate_s / (found.update_s + found.validate_s)
-    tokens = f"{_count(found.updates * found.tokens)} tokens, {plan.workload.varied:.0%} of them useful"
+    validations = round(estimate.updates * estimate.validate_s / estimate.validation_s) if estimate.validation_s else 0
+    part = estimate.validate_s / (estimate.update_s + estimate.validate_s)
+    tokens = f"{_count(estimate.updates * estimate.tokens)} tokens, {plan.workload.varied:.0%} of them useful"
     rows = {
-        "one update": f"about {duration(found.update_s)}, bound by {found.bottleneck}",
-        "generation": f"{duration(found.generate_s)} per update, {_count(found.tokens)} tokens",
-        "learning": f"{duration(found.learn_s)} per update, {manner}",
-        "start": duration(found.start_s),
-        "warm start": f"at most {duration(found.warm_start_s)}, {responses}" if warm.source else "",
-        "evaluation": f"{found.evaluations} × {duration(found.evaluate_s)}, before and after training",
-        "benchmarks": f"{duration(found.benchmarks_s)} each time: {benchmarks}" if benchmarks else "",
-        "validation": f"{validations} × {duration(found.validation_s)}, {part:.1%} of the time of training"
+        "one update": f"about {duration(estimate.update_s)}, bound by {estimate.bottleneck}",
+        "generation": f"{duration(estimate.generate_s)} per update, {_count(estimate.tokens)} tokens",
+        "learning": f"{duration(estimate.learn_s)} per update, {manner}",
+        "start": duration(estimate.start_s),
+        "warm start": f"at most {duration(estimate.warm_start_s)}, {responses}" if warm.source else "",
+        "evaluation": f"{estimate.evaluations} × {duration(estimate.evaluate_s)}, before and after training",
+        "benchmarks": f"{duration(estimate.benchmarks_s)} each time: {benchmarks}" if benchmarks else "",
+        "validation": f"{validations} × {duration(estimate.validation_s)}, {part:.1%} of the time of training"
         if part
         else "",
-        "budget": f"{duration(budget.seconds)}: {counted(found.updates, 'update')}, {tokens}",
+        "budget": f"{duration(budget.seconds)}: {counted(estimate.updates, 'update')}, {tokens}",
         "cost": _cost(plan) or "unknown: set budget.price_per_hour",
     }
     work, measured = plan.workload, plan.calibration.workload is not None
@@ -225,15 +233,15 @@ def render_scaling(scaling: Iterable[Plan]) -> RenderableType:
     """Show the effect of more GPUs, one number of GPUs per row."""
     table = plain_table("GPUs", "batch", "split", "busy", "updates/h", "bound by")
     for plan in scaling:
-        found = plan.estimate
-        assert found is not None
+        estimate = plan.estimate
+        assert estimate is not None
         table.add_row(
             str(plan.machine.gpus),
             str(plan.config.learner.problems_per_update),
             f"{len(plan.placement.rollouts)} + {len(plan.placement.learners)}",
-            f"{found.generate_s / found.update_s:.0%} + {found.learn_s / found.update_s:.0%}",
-            f"{3600 / found.update_s:,.1f}",
-            found.bottleneck,
+            f"{estimate.generate_s / estimate.update_s:.0%} + {estimate.learn_s / estimate.update_s:.0%}",
+            f"{3600 / estimate.update_s:,.1f}",
+            estimate.bottleneck,
         )
     notes = (
         "First with the recipe's batch, then with one that grows with the GPUs. split: engines + learner processes,"

@@ -120,11 +120,13 @@ def question(sweep: Sweep) -> str | None:
 
 def by_settings(sweep: Sweep) -> list[Repeats]:
     """Return the runs by their settings, in the order of the axes."""
-    found: dict[tuple[Any, ...], list[Results]] = {}
+    by_setting: dict[tuple[Any, ...], list[Results]] = {}
     for run in sweep.runs:
-        found.setdefault(tuple(run.settings.get(axis) for axis in sweep.axes), []).append(run)
-    order = sorted(found, key=lambda values: [sweep.axes[a].index(v) for a, v in zip(sweep.axes, values, strict=True)])
-    return [Repeats(dict(zip(sweep.axes, values, strict=True)), tuple(found[values])) for values in order]
+        by_setting.setdefault(tuple(run.settings.get(axis) for axis in sweep.axes), []).append(run)
+    order = sorted(
+        by_setting, key=lambda values: [sweep.axes[a].index(v) for a, v in zip(sweep.axes, values, strict=True)]
+    )
+    return [Repeats(dict(zip(sweep.axes, values, strict=True)), tuple(by_setting[values])) for values in order]
 
 
 def finished(sweep: Sweep) -> list[Repeats]:
@@ -147,11 +149,11 @@ def contrasts(sweep: Sweep) -> list[Contrast]:
 
 def _alike(sweep: Sweep, *free: str) -> list[list[Repeats]]:
     """Return lists of finished runs that only differ in the free axes and the seed."""
-    found: dict[tuple[Any, ...], list[Repeats]] = {}
+    by_rest: dict[tuple[Any, ...], list[Repeats]] = {}
     for repeats in finished(sweep):
         fixed = tuple(value for axis, value in repeats.settings.items() if axis not in free)
-        found.setdefault(fixed, []).append(repeats)
-    return list(found.values())
+        by_rest.setdefault(fixed, []).append(repeats)
+    return list(by_rest.values())
 
 
 def comparable(low: Repeats, high: Repeats) -> bool:
@@ -162,15 +164,15 @@ def comparable(low: Repeats, high: Repeats) -> bool:
 def _compared(axis: str, lists: list[list[Repeats]], best: bool) -> list[Contrast]:
     """Compare every two comparable members of each list; intervals (Bonferroni) and p-values (Holm) hold for all."""
     pairs = [pair for alike in lists for pair in combinations(alike, 2) if comparable(*pair)]
-    family, found = len(pairs), list[Contrast]()
+    family, contrasts = len(pairs), list[Contrast]()
     for low, high in pairs:
         known = difference(low.values, high.values, low.solved, high.solved, family)
-        found.append(Contrast(axis, low, high, best, *known, family))
-    p_values = iter(holm([p for each in found if (p := each.difference.p) is not None]))
-    for number, each in enumerate(found):
+        contrasts.append(Contrast(axis, low, high, best, *known, family))
+    p_values = iter(holm([p for each in contrasts if (p := each.difference.p) is not None]))
+    for number, each in enumerate(contrasts):
         if each.difference.p is not None:
-            found[number] = replace(each, difference=replace(each.difference, p=next(p_values)))
-    return found
+            contrasts[number] = replace(each, difference=replace(each.difference, p=next(p_values)))
+    return contrasts
 
 
 def mean_by_problem(shares: Iterable[Mapping[H, float]]) -> dict[H, float]:
@@ -230,10 +232,10 @@ def difference(
 
     before, after: the same by problem. family, noise: as in `welch_difference`.
     """
-    found = welch_difference(low, high, family, noise)
-    if found.interval or len(high) == 1 or (len(low) == 1 and not noise):
-        return found, False
-    return paired_difference(before, after, family) or found, True
+    difference = welch_difference(low, high, family, noise)
+    if difference.interval or len(high) == 1 or (len(low) == 1 and not noise):
+        return difference, False
+    return paired_difference(before, after, family) or difference, True
 
 
 def seeds_to_decide(distance: float, family: int, sides: int = 2) -> str:

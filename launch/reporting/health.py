@@ -47,8 +47,8 @@ class Flag:
 
 def flags(run: Results) -> list[Flag]:
     """Return all flags of a run, the worst first."""
-    found = [*_course(run), *_behind(run), *_samples(run), *_evaluations(run), *_faults(run)]
-    return sorted(found, key=lambda flag: LEVELS.index(flag.level))
+    flags = [*_course(run), *_behind(run), *_samples(run), *_evaluations(run), *_faults(run)]
+    return sorted(flags, key=lambda flag: LEVELS.index(flag.level))
 
 
 def events(run: Results, *kinds: EventKind) -> list[Event]:
@@ -98,9 +98,9 @@ def _course(run: Results) -> Iterator[Flag]:
     reason = summary.reason or "no summary.json was written"
     yield Flag(level, ended, f"{reason}; {many(len(run.rows), 'update')}")
     if budget := summary.budget_s:
-        level, kept = ("warning", "overrun") if summary.spent_s > budget else ("good", "kept")
+        level, outcome = ("warning", "overrun") if summary.spent_s > budget else ("good", "kept")
         used = f"{time(summary.spent_s)} of {time(budget)}, {percent(summary.spent_s / budget, 0)}"
-        yield Flag(level, f"The budget was {kept}", used)
+        yield Flag(level, f"The budget was {outcome}", used)
     updates, decided = run.series("adapter_check/decided")
     if any(decided):
         level = "good" if fmean(decided) >= OFTEN else "note"
@@ -124,7 +124,7 @@ def _course(run: Results) -> Iterator[Flag]:
         yield Flag(
             "warning", f"{percent(share, 0)} of the problems are answered wrongly, the same way each time", detail
         )
-    if lowered := [kept for kept in run.series("learner/rate_kept")[1] if kept < 1]:
+    if lowered := [outcome for outcome in run.series("learner/rate_kept")[1] if outcome < 1]:
         detail = f"in {many(len(lowered), 'update')} of {len(run.rows)}, to a median of {percent(median(lowered), 0)}"
         yield Flag("note", "learner.max_kl lowered the learning rate", detail)
     if found := events(run, EventKind.MISMATCH):
@@ -158,9 +158,9 @@ def _samples(run: Results) -> Iterator[Flag]:
 
 def _evaluations(run: Results) -> Iterator[Flag]:
     most, n = run.eval.base.problems if run.eval.base else 0, run.config.get("eval.n") or 0
-    for name, found in (("base", run.eval.base), (run.start, run.eval.warm), ("trained", run.eval.final)):
-        if found and (found.problems < most or found.n < n):
-            made = f"{many(found.problems, 'problem')} with {many(found.n, 'sample')} each, not {most} with {n}"
+    for name, scores in (("base", run.eval.base), (run.start, run.eval.warm), ("trained", run.eval.final)):
+        if scores and (scores.problems < most or scores.n < n):
+            made = f"{many(scores.problems, 'problem')} with {many(scores.n, 'sample')} each, not {most} with {n}"
             yield Flag("note", f"The evaluation of the {name} model was cut short", made)
     if overlaps := run.filtered.get(OVERLAP_KEPT, 0):
         detail = "data.contamination=report_only keeps them: results may be too good; see problems-left-out.jsonl"

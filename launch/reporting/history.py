@@ -77,16 +77,16 @@ def read_together(folders: list[Path]) -> Sweep:
     """
     parents = {folder.resolve().parent for folder in folders}
     place = parents.pop() if len(parents) == 1 else Path.cwd()
-    found: dict[str, Results] = {}
+    collected: dict[str, Results] = {}
     for folder in folders:
         path = os.path.relpath(folder.resolve(), place)
         if is_sweep(folder):
             if not (begun := [run for run in read_sweep(folder).runs if run.begun]):
                 raise BadInput(f"{folder}: none of its runs can be read yet; leave it out")
-            found |= {f"{path}/{run.name}": run for run in begun}
+            collected |= {f"{path}/{run.name}": run for run in begun}
         else:
-            found[path] = read_run(folder)
-    runs = [replace(run, name=name, given={}) for name, run in found.items()]
+            collected[path] = read_run(folder)
+    runs = [replace(run, name=name, given={}) for name, run in collected.items()]
     of_sweeps = any(is_sweep(folder) or is_sweep(folder.resolve().parent) for folder in folders)
     ignored = (*IGNORED, "budget") if of_sweeps else IGNORED  # runs of a sweep share its time
     known = dict.fromkeys(key for run in runs for key in run.settings if not among(key, ignored))

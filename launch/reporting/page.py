@@ -56,20 +56,20 @@ class Section:
 
 def run_report(run: Results, settings: str | None = None) -> Report:
     """Return the report of a run. settings: the settings to list, as YAML; those in the run's folder when None."""
-    found = run_conclusion.effect(run)
+    effect = run_conclusion.effect(run)
     listing = (run.folder / RECORD).read_text("utf-8") if settings is None else settings
     about = tables.settings(run)
     subject = [f"{name} {about[name]}" for name in SUBJECT if name in about]
-    held_out = [tables.held_out(run, found)] if found else []
+    held_out = [tables.held_out(run, effect)] if effect else []
     facts = about | run.summary.versions | tables.provenance(run)
     benchmarks = [tables.benchmarks(run), *([tables.evaluation_table(run.evaluation)] if run.evaluation else [])]
     return _render(
         title=run.name,
         remark="",
-        conclusion=run_conclusion.conclude(run, found),
+        conclusion=run_conclusion.conclude(run, effect),
         finding=run_conclusion.finding(run),
-        notes=[note for note in (run_conclusion.basis(run, found), ", ".join(subject)) if note],
-        lead=plots.learning_curve(run, found),
+        notes=[note for note in (run_conclusion.basis(run, effect), ", ".join(subject)) if note],
+        lead=plots.learning_curve(run, effect),
         sections=[
             Section("before-and-after", "Before and after training", tables=held_out),
             Section("mastery", "What was learned when", plots.mastery(run)),
@@ -86,14 +86,14 @@ def run_report(run: Results, settings: str | None = None) -> Report:
 
 def sweep_report(sweep: Sweep) -> Report:
     results = read_results(sweep)
-    own = sweep_results.conclude(sweep)
+    answer = sweep_results.conclude(sweep)
     caveats = sweep_results.caveats(sweep)
     return _render(
         title=sweep.name,
         remark=sweep.remark,
-        conclusion=conclusion.conclude(results) if results else own,
+        conclusion=conclusion.conclude(results) if results else answer,
         finding="none",
-        notes=[f"On the held-out problems: {own}", *caveats] if results else caveats,
+        notes=[f"On the held-out problems: {answer}", *caveats] if results else caveats,
         lead=paper_tables.gains(results) if results else plots.finals(sweep),
         sections=[
             *(_of_paper(sweep, results) if results else ()),

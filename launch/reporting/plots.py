@@ -103,7 +103,7 @@ def label(axes: Axes, y: str, x: str = "update", lines: int = 1) -> None:
 
 def smooth(values: Sequence[float], window: int) -> Sequence[float]:
     """Return running means over `window` values on either side, fewer at the ends."""
-    sums, counts = (np.convolve(of, np.ones(2 * window + 1)) for of in (values, np.ones(len(values))))
+    sums, counts = (np.convolve(series, np.ones(2 * window + 1)) for series in (values, np.ones(len(values))))
     return list((sums / counts)[window : window + len(values)])
 
 
@@ -117,19 +117,19 @@ def _curve(axes: Axes, run: Results, name: str, label: str, colour: str) -> None
     axes.plot(updates, values, color=colour, label=label, marker=marker, markersize=3, clip_on=False)
 
 
-def learning_curve(run: Results, found: Effect | None) -> Plot | None:
+def learning_curve(run: Results, effect: Effect | None) -> Plot | None:
     """Draw accuracy and reward in training, and held-out pass@1, or the mean reward where that weighs no answers."""
     by_reward = None if weighs_answers(run.config) else learned(run)
-    found = by_reward or found
+    effect = by_reward or effect
     lines = {"reward/accuracy": "training: accuracy", "reward/mean": "training: reward"}
     known = {metric: values for metric in lines if (values := run.series(metric)[1])}
     if known.get("reward/mean") == known.get("reward/accuracy"):  # the reward is the accuracy
         known.pop("reward/mean", None)
     end = run.rows[-1].update if run.rows else run.summary.updates
-    points = {0: found.before} if found else {0: mean_of(run.eval.base)} if run.eval.base else {}
+    points = {0: effect.before} if effect else {0: mean_of(run.eval.base)} if run.eval.base else {}
     result = run.summary.result.update if run.summary.result else end
-    if found and result:
-        points[result] = found.after
+    if effect and result:
+        points[result] = effect.after
     if run.eval.last and not by_reward:
         points[end] = mean_of(run.eval.last)
     if not known and not points:
@@ -141,7 +141,7 @@ def learning_curve(run: Results, found: Effect | None) -> Plot | None:
     _held_out(axes, {update: Mean(value) for update, value in validations}, "validation", "C4", 3)
     if result != end:
         axes.axvline(result, color="C1", linewidth=0.8, linestyle="--", label=f"result: update {result}")
-    _held_out(axes, points, f"held-out {found.what if found else 'pass@1'}", "C1", 5)
+    _held_out(axes, points, f"held-out {effect.what if effect else 'pass@1'}", "C1", 5)
     warm = run.eval.warm if not by_reward else None
     _held_out(axes, {0: mean_of(warm)} if warm else {}, f"{run.start}, update 0", "C5", 5)
     _mark_collapses(axes, run)
@@ -261,7 +261,7 @@ def overlaid(sweep: Sweep) -> list[Plot]:
         plots = {}
         for model in apart or (None,):
             runs = [run for run in sweep.runs if not apart or run.settings.get(MODEL) == model]
-            curves = [(run, *found) for run in runs if (found := run.series(metric))[0]]
+            curves = [(run, *series) for run in runs if (series := run.series(metric))[0]]
             if not curves:
                 continue
             axes = plots[model] = blank()
@@ -276,8 +276,8 @@ def overlaid(sweep: Sweep) -> list[Plot]:
         for number, (model, axes) in enumerate(plots.items()):
             axes.set_ylim(min(low for low, _ in ends), max(high for _, high in ends))
             name = f"{metric}-{number}" if apart else metric
-            of = f"{_words(((MODEL, model),))}: " if apart else ""
-            caption = f"{of}{words['caption']}, the running mean of each run"
+            prefix = f"{_words(((MODEL, model),))}: " if apart else ""
+            caption = f"{prefix}{words['caption']}, the running mean of each run"
             drawn.append(finish(axes, name.replace("/", "-").replace("@", "-"), caption))
     return drawn
 

@@ -80,8 +80,8 @@ def effect(
     """Return how pass@1 has changed from one policy to another, on the held-out problems or a benchmark; None unless
     both evaluations were made. From `base` to `warm` it is what a start adapter or a warm start has made.
     """
-    of = run.eval.benchmarks[benchmark] if benchmark else run.eval
-    start, end = getattr(of, first), getattr(of, last)
+    scores = run.eval.benchmarks[benchmark] if benchmark else run.eval
+    start, end = getattr(scores, first), getattr(scores, last)
     if not start or not end:
         return None
     before, after = run.solved(first, benchmark), run.solved(last, benchmark)
@@ -100,9 +100,9 @@ def reinforcement(run: Results) -> Effect | None:
 
 def changes(run: Results) -> dict[str, Effect]:
     """Return how pass@1 on each of `eval.benchmarks` with both evaluations has changed. The intervals hold together."""
-    of = [name for name, each in run.eval.benchmarks.items() if each.base and each.final]
-    found = {name: effect(run, benchmark=name, family=len(of)) for name in of}
-    return {name: each for name, each in found.items() if each}
+    names = [name for name, each in run.eval.benchmarks.items() if each.base and each.final]
+    effects = {name: effect(run, benchmark=name, family=len(names)) for name in names}
+    return {name: each for name, each in effects.items() if each}
 
 
 def reward_effect(before: Sequence[SampleRow], after: Sequence[SampleRow]) -> Effect | None:
@@ -124,28 +124,28 @@ def learned(run: Results) -> Effect | None:
 
 def finding(run: Results) -> str:
     """Return what reinforcement learning did: rose, fell, unclear, or none if it is unknown."""
-    found = learned(run)
-    return found.finding if found else "none"
+    change = learned(run)
+    return change.finding if change else "none"
 
 
-def conclude(run: Results, found: Effect | None) -> str:
+def conclude(run: Results, change: Effect | None) -> str:
     """Return the conclusion, and what qualifies it; the change of the reward if that does not weigh answers."""
-    if found and not run.summary.updates and not run.rows:
-        return f"No conclusion: no update was made; {_ended(run)}.{_parts(run, found)}"
+    if change and not run.summary.updates and not run.rows:
+        return f"No conclusion: no update was made; {_ended(run)}.{_parts(run, change)}"
     late = f" It made only {said}." if (said := behind(run)) else ""
     if share := frozen(run):
         late += (
             f" At the end, {percent(share, 0)} of the training problems were answered wrongly, the same way each time."
         )
-    shown = ((name, of) for name, of in changes(run).items() if of.finding != "unclear")
-    late += "".join(f" {_change(of, f'Pass@1 on {name}')}" for name, of in shown)
+    shown = ((name, gain) for name, gain in changes(run).items() if gain.finding != "unclear")
+    late += "".join(f" {_change(gain, f'Pass@1 on {name}')}" for name, gain in shown)
     missed = dict.fromkeys(event.detail for event in events(run, EventKind.CUT_OFF))
     late += "".join(f" {said[:1].upper()}{said[1:]}." for said in missed)
-    if found:
-        imitated = _parts(run, found) if weighs_answers(run.config) else ""
-        said = _sentence(of) if (of := learned(run)) else _unknown(run, found)
+    if change:
+        imitated = _parts(run, change) if weighs_answers(run.config) else ""
+        said = _sentence(reinforced) if (reinforced := learned(run)) else _unknown(run, change)
         _, decided = run.series("adapter_check/decided")
-        if of and of.finding == "rose" and decided and not any(decided):
+        if reinforced and reinforced.finding == "rose" and decided and not any(decided):
             said += " The adapter check saw no change beyond the noise: confirm the gain by another seed."
         return said + imitated + _choice(run) + late
     missing = f"{'the base model' if run.eval.base is None else 'the trained model'} was not evaluated"
@@ -174,9 +174,9 @@ def _parts(run: Results, whole: Effect) -> str:
         return ""
     said = {f"The {run.start}, not reinforcement, came before": before, "All together": whole}
     return "".join(
-        f" {name}: {of.levels}, {of.size()}"
-        + (f" (95{SPACE}% interval {of.interval})." if of.difference.interval else ".")
-        for name, of in said.items()
+        f" {name}: {part.levels}, {part.size()}"
+        + (f" (95{SPACE}% interval {part.interval})." if part.difference.interval else ".")
+        for name, part in said.items()
     )
 
 
@@ -196,36 +196,36 @@ def _ended(run: Results) -> str:
     return f"the run {ended}" + (f" ({reason})" if reason else "")
 
 
-def _change(found: Effect, what: str) -> str:
+def _change(change: Effect, what: str) -> str:
     """Say what rose or fell, from what to what, and by how much."""
-    size = f"{found.size(signed=False)} (95{SPACE}% interval {found.interval})"
-    return f"{what} {found.finding} from {found.levels}, by {size}."
+    size = f"{change.size(signed=False)} (95{SPACE}% interval {change.interval})"
+    return f"{what} {change.finding} from {change.levels}, by {size}."
 
 
-def _sentence(found: Effect) -> str:
-    what = f"held-out {found.what}"
-    if found.finding != "unclear":
-        return f"{'It learned' if found.finding == 'rose' else 'It got worse'}: {_change(found, what)}"
-    went = f"{what} went from {found.levels}, by {found.size()}"
-    if found.difference.p is None and not found.reward:
+def _sentence(change: Effect) -> str:
+    what = f"held-out {change.what}"
+    if change.finding != "unclear":
+        return f"{'It learned' if change.finding == 'rose' else 'It got worse'}: {_change(change, what)}"
+    went = f"{what} went from {change.levels}, by {change.size()}"
+    if change.difference.p is None and not change.reward:
         return f"{went[0].upper()}{went[1:]}; without the samples it has no interval."
-    why = f"and the 95{SPACE}% interval {found.interval} does not exclude zero"
-    if found.difference.interval is None:
-        why = f"on {many(found.problems, 'problem')}, too few to tell it from chance"
+    why = f"and the 95{SPACE}% interval {change.interval} does not exclude zero"
+    if change.difference.interval is None:
+        why = f"on {many(change.problems, 'problem')}, too few to tell it from chance"
     return f"No learning can be shown: {went}, {why}."
 
 
-def basis(run: Results, found: Effect | None) -> str:
+def basis(run: Results, change: Effect | None) -> str:
     """Return the evidence for the conclusion, shown below it."""
     start = run.eval.warm or run.eval.base
-    of = learned(run) if found else None
-    if not of or not start or not run.eval.final:
+    known = learned(run) if change else None
+    if not known or not start or not run.eval.final:
         return ""
     before, after = start.n, run.eval.final.n
     each = f"{many(before, 'sample')} of each" + (f" before training, {after} after it" if before != after else "")
-    compared = ", every problem compared with itself" if of.difference.p is not None else ""
-    interval = "The interval is over problems. " if of.difference.interval else ""
+    compared = ", every problem compared with itself" if known.difference.p is not None else ""
+    interval = "The interval is over problems. " if known.difference.interval else ""
     return (
-        f"{many(of.problems, 'held-out problem')}, {each}{compared}. {interval}This is one run with one seed;"
+        f"{many(known.problems, 'held-out problem')}, {each}{compared}. {interval}This is one run with one seed;"
         " the result of another seed may differ."
     )

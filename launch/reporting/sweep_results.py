@@ -48,7 +48,7 @@ UNEQUAL = 1.2
 
 def conclude(sweep: Sweep) -> str:
     """Answer the question of a sweep, without comparisons at best learning rates, which the same evaluation picks."""
-    axis, found = question(sweep), [contrast for contrast in contrasts(sweep) if not contrast.best]
+    axis, compared = question(sweep), [contrast for contrast in contrasts(sweep) if not contrast.best]
     have = f"{len(sweep.finished)} of {many(len(sweep.runs), 'run')} with a final evaluation"
     if axis is None:
         return f"These runs only differ in the seed; {have}."
@@ -57,26 +57,31 @@ def conclude(sweep: Sweep) -> str:
         return (
             f"No conclusion: the reward of {many(other, 'run')} weighs no answer, so that pass@1 says nothing; {have}."
         )
-    if not found:
+    if not compared:
         return f"No conclusion: no two values of the {name} can be compared; {have}."
-    everywhere = {place(each) for each in found}
-    shown = {place(each) for each in found if each.difference.shown}
+    everywhere = {place(each) for each in compared}
+    shown = {place(each) for each in compared if each.difference.shown}
     lead = f"{name.capitalize()} matters here{' in part' if shown < everywhere else ''}"
     if not shown:
         lead = f"No effect of the {name} can be shown here"
-    if all(each.of_one_seed for each in found):
+    if all(each.of_one_seed for each in compared):
         lead = "Undecided (one seed)"
-    return " ".join([f"{lead}: {sentence(clearest(found))}.", *_unfinished(sweep, axis)])
+    return " ".join([f"{lead}: {sentence(clearest(compared))}.", *_unfinished(sweep, axis)])
 
 
-def clearest(found: list[Contrast]) -> Contrast:
+def clearest(candidates: list[Contrast]) -> Contrast:
     """Return the contrast to quote: a shown one, else over several seeds, with the smallest p or largest difference."""
 
     def order(each: Contrast) -> tuple[bool, bool, float, float]:
-        of = each.difference
-        return not of.shown, each.of_one_seed, 1.0 if of.p is None else of.p, -abs(of.value)
+        difference = each.difference
+        return (
+            not difference.shown,
+            each.of_one_seed,
+            1.0 if difference.p is None else difference.p,
+            -abs(difference.value),
+        )
 
-    return min(found, key=order)
+    return min(candidates, key=order)
 
 
 def _unfinished(sweep: Sweep, axis: str) -> list[str]:
@@ -185,8 +190,8 @@ def runs(sweep: Sweep) -> Table:
 
 def _levels(run: Results) -> Cells:
     """Return final pass@1 and its rise, each with its interval."""
-    if found := effect(run):
-        return (*level(found.after), points(found.difference.value), span(found.difference.interval))
+    if change := effect(run):
+        return (*level(change.after), points(change.difference.value), span(change.difference.interval))
     return (*level(mean_of(run.eval.final) if run.eval.final else None), MISSING, MISSING)
 
 
@@ -195,8 +200,8 @@ def concerns(sweep: Sweep) -> Table:
     for run in (*sweep.bases, *sweep.runs):
         said = [run.summary.reason]
         if run.begun:
-            found = [flag for flag in flags(run) if flag.level != "good"]
-            said = [f"{flag.title}: {flag.detail}" if flag.level == "bad" else flag.title for flag in found]
+            raised = [flag for flag in flags(run) if flag.level != "good"]
+            said = [f"{flag.title}: {flag.detail}" if flag.level == "bad" else flag.title for flag in raised]
         if any(said):
             rows.append((run.name, shorten("; ".join(said), LINE_CHARACTERS)))
     return Table("Warnings by run", ("run", "warnings"), rows)
@@ -222,7 +227,7 @@ def means(sweep: Sweep) -> Table:
 
 
 def comparisons(sweep: Sweep) -> Table:
-    found = contrasts(sweep)
+    compared = contrasts(sweep)
     name = axis_name(str(question(sweep)))
     body = [
         (
@@ -233,7 +238,7 @@ def comparisons(sweep: Sweep) -> Table:
             p_value(each.difference.p),
             each.basis,
         )
-        for each in found
+        for each in compared
     ]
     return Table(
         f"Final pass@1 of every two values of the {name}", (name, "at", "points", "95 %", "corrected", "from"), body

@@ -97,12 +97,14 @@ def held_out(run: Results, found: Effect) -> Table:
     longer = round(final.mean_length, 2) - round(base.mean_length, 2)
     change["mean length, tokens"] = decimal(longer, 2, sign="+")
     if samples["base"] and samples["final"]:
-        shares = {name: [fmean(map(of, samples[p])) for p in ("base", "final")] for name, of in COUNTED.items()}
+        shares = {
+            name: [fmean(map(rewarded, samples[p])) for p in ("base", "final")] for name, rewarded in COUNTED.items()
+        }
         change |= {name: points(after - before) for name, (before, after) in shares.items()}
-    own = any(part["weight"] for part in run.config.get("reward.custom") or [])
-    if (own or not weighs_answers(run.config)) and (of := reward_effect(samples["base"], samples["final"])):
-        start["reward"], end["reward"] = precise(of.before.value), precise(of.after.value)
-        change |= {"reward": of.size(), f"{INTERVAL} of the reward": of.interval}
+    weighed = any(part["weight"] for part in run.config.get("reward.custom") or [])
+    if (weighed or not weighs_answers(run.config)) and (rewarded := reward_effect(samples["base"], samples["final"])):
+        start["reward"], end["reward"] = precise(rewarded.before.value), precise(rewarded.after.value)
+        change |= {"reward": rewarded.size(), f"{INTERVAL} of the reward": rewarded.interval}
     config = run.config
     limit = config.get("eval.max_response_tokens") or config.get("rollout.max_response_tokens")
     note = (
@@ -133,7 +135,7 @@ def _scored(scores: PolicyScores, mean: Mean, samples: Sequence[SampleRow]) -> d
     passed = {f"pass@{k}": percent(share) for k, share in scores.pass_at.items()}
     cells = passed | {"pass@1": percent(mean.value), INTERVAL: span(mean.interval)}
     cells["mean length, tokens"] = decimal(scores.mean_length, 2)
-    counts = {name: sum(map(of, samples)) for name, of in COUNTED.items() if samples}
+    counts = {name: sum(map(count, samples)) for name, count in COUNTED.items() if samples}
     return cells | {name: f"{number} of {len(samples)}" for name, number in counts.items()}
 
 
@@ -147,9 +149,9 @@ COUNTED: dict[str, Callable[[SampleRow], bool]] = {
 def benchmarks(run: Results) -> Table:
     """Return the table of `eval.benchmarks`, which the run measures itself."""
     rows: list[Cells] = []
-    for name, of in changes(run).items():
-        change = points(of.difference.value), span(of.difference.interval)
-        rows.append((name, str(of.problems), *level(of.before), *level(of.after), *change))
+    for name, gain in changes(run).items():
+        change = points(gain.difference.value), span(gain.difference.interval)
+        rows.append((name, str(gain.problems), *level(gain.before), *level(gain.after), *change))
     head = ("pass@1", "problems", "base", "95 % interval", "trained", "95 % interval", "change", "95 % interval")
     apart = "" if run.config.get("data.contamination") == "report_only" else "The run was not trained on them. "
     together = f"; their intervals hold for all {len(rows)} together" if len(rows) > 1 else ""
@@ -162,7 +164,7 @@ def evaluation_table(document: EvaluationDocument) -> Table:
     rows: list[Cells] = []
     for benchmark in document.benchmarks:
         title = f"{benchmark.name}, {benchmark.problems} problems"
-        columns = [_figures(own) if (own := getattr(benchmark, policy)) else {} for policy in policies]
+        columns = [_figures(scores) if (scores := getattr(benchmark, policy)) else {} for policy in policies]
         for name in columns[0]:
             rows.append((title, name, *(column.get(name, "") for column in columns)))
             title = ""
@@ -214,15 +216,15 @@ def evaluation_notes(document: EvaluationDocument) -> list[str]:
 
 
 def plasticity(run: Results) -> Table:
-    found = run.summary.plasticity or Plasticity()
+    plasticity = run.summary.plasticity or Plasticity()
     rows: list[Cells] = []
-    if entropy := found.probe_entropy:
+    if entropy := plasticity.probe_entropy:
         change = f"{points(entropy.change)} %"
         rows.append(("entropy", f"{entropy.before:.3g} → {entropy.after:.3g} nats per token, {change}"))
-    if found.kl_to_base is not None:
-        rows.append(("KL to the reference", f"{found.kl_to_base:.3g} nats per token"))
-    if ranks := found.effective_rank:
-        allowed = f" of {found.rank}" if found.rank else ""
+    if plasticity.kl_to_base is not None:
+        rows.append(("KL to the reference", f"{plasticity.kl_to_base:.3g} nats per token"))
+    if ranks := plasticity.effective_rank:
+        allowed = f" of {plasticity.rank}" if plasticity.rank else ""
         spread = f"{min(ranks.values()):.1f} to {max(ranks.values()):.1f}"
         rows.append(("effective rank", f"{fmean(ranks.values()):.1f}{allowed} on average, {spread}"))
     note = (
@@ -266,9 +268,9 @@ def settings(run: Results) -> dict[str, str]:
 
 def provenance(run: Results) -> dict[str, str]:
     """Return machine, time, commit and command of the run."""
-    found = {"machine": run.summary.hardware or run.origin.machine}
-    found |= {name: getattr(run.origin, name) for name in ("started", "commit", "command")}
-    return {name: value for name, value in found.items() if value}
+    facts = {"machine": run.summary.hardware or run.origin.machine}
+    facts |= {name: getattr(run.origin, name) for name in ("started", "commit", "command")}
+    return {name: value for name, value in facts.items() if value}
 
 
 def pairs(run: Results) -> list[BeforeAfter]:
@@ -279,21 +281,21 @@ def pairs(run: Results) -> list[BeforeAfter]:
 
 def one_each(pairs: Iterable[BeforeAfter]) -> list[BeforeAfter]:
     """Return the first pair of each problem."""
-    found: dict[str, BeforeAfter] = {}
+    by_outcome: dict[str, BeforeAfter] = {}
     for pair in pairs:
-        found.setdefault(pair.after.problem, pair)
-    return [*found.values()]
+        by_outcome.setdefault(pair.after.problem, pair)
+    return [*by_outcome.values()]
 
 
 def pairs_by_outcome(before: Sequence[SampleRow], after: Sequence[SampleRow]) -> dict[str, list[BeforeAfter]]:
     """Return all pairs of samples from before and after training, by outcome: of changed ones the more common first."""
     first, problems = _numbered(before), problem_in({sample.prompt for sample in after})
-    found = [
+    pairs = [
         BeforeAfter(problems[then.prompt], then.gold, first[key], then)
         for key, then in _numbered(after).items()
         if key in first
     ]
-    each = {outcome: [pair for pair in found if pair.outcome == outcome] for outcome in OUTCOMES.values()}
+    each = {outcome: [pair for pair in pairs if pair.outcome == outcome] for outcome in OUTCOMES.values()}
     worse, better, *_ = each
     return {better: each[better], **each} if len(each[better]) > len(each[worse]) else each
 
@@ -311,7 +313,7 @@ def problem_in(prompts: set[str]) -> dict[str, str]:
     if len(prompts) > 1:
         start = _common(lines.values())
         end = _common(of_prompt[::-1] for of_prompt in lines.values())
-    return {prompt: SPECIAL.sub("", "\n".join(of[start : len(of) - end])) for prompt, of in lines.items()}
+    return {prompt: SPECIAL.sub("", "\n".join(text[start : len(text) - end])) for prompt, text in lines.items()}
 
 
 def _common(texts: Iterable[list[str]]) -> int:

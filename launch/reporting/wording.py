@@ -42,9 +42,9 @@ def span(interval: Any) -> str:
     return MISSING if interval is None else " to ".join(decimal(end * 100) for end in interval)
 
 
-def level(found: Mean | None) -> tuple[str, str]:
+def level(mean: Mean | None) -> tuple[str, str]:
     """Write a mean of fractions and its interval in percent."""
-    return percent(found.value if found else None), span(found.interval if found else None)
+    return percent(mean.value if mean else None), span(mean.interval if mean else None)
 
 
 def decimal(value: float, digits: int = 1, sign: str = "") -> str:

@@ -135,8 +135,8 @@ def resolve_model(config: AnyConfig, machine: Machine) -> AnyConfig:
     if named := config.lora.start_from:
         start = begun.lora.start_from if begun else ""
         if not start or not Path(start).resolve().is_relative_to(Path(named).resolve()):
-            found = result_of(Path(named).absolute(), f"lora.start_from={named}")
-            start = str(found / "adapter" if (found / "adapter").is_dir() else found)
+            previous = result_of(Path(named).absolute(), f"lora.start_from={named}")
+            start = str(previous / "adapter" if (previous / "adapter").is_dir() else previous)
         config = changed(config, {"lora.start_from": start})
     pin = begun.model.pin if begun and begun.model.path == config.model.path else ""
     config = changed(config, {"model.pin": config.model.pin or pin})
@@ -184,8 +184,8 @@ def take_run(config: Config, folder: Path) -> None:
     if not folder.parent.exists():
         signals.on_leave(folder.parent.rmdir)
     begins = not RunRecord(folder).exists
-    kept = ("evaluation",) if begins else ()
-    take_over(folder, "run", f"run {config.run.name!r}", anew=begins or config.run.overwrite, kept=kept)
+    retained = ("evaluation",) if begins else ()
+    take_over(folder, "run", f"run {config.run.name!r}", anew=begins or config.run.overwrite, kept=retained)
 
 
 def hold(folder: Path, what: str) -> None:

@@ -127,11 +127,11 @@ def say_purposes(plan: Plan, problems: ProblemSet) -> None:
 
 def problem_counts(problems: ProblemSet, config: Config) -> str:
     """Return a text on the number of problems and of filtered rows by reason, without a generator's repetitions."""
-    own, few = (
+    many, few = (
         Counter(problem.source for problem in problems.train),
         len(problems.selection) < config.validation_problems,
     )
-    each = f" ({', '.join(f'{own[name]} {name}' for name in config.data.weights)})" if config.data.mixture else ""
+    each = f" ({', '.join(f'{many[name]} {name}' for name in config.data.weights)})" if config.data.mixture else ""
     said = f"{len(problems.train)} to train on{each}, {len(problems.heldout)} held out"
     sets = {f"for validation{f', not {config.validation_problems}' if few else ''}": problems.selection}
     sets |= {
@@ -160,8 +160,8 @@ def origin(arguments: Sequence[str], machine: str) -> Origin:
 def command_line(program: str, arguments: Sequence[str]) -> str:
     """Return the command that runs a program of launch/ again, without private settings."""
     keys = {argument: argument.partition("=")[0] for argument in arguments}
-    kept = [argument for argument, key in keys.items() if not any(among(name, (key,)) for name in marked("private"))]
-    return as_typed(shlex.join(["python", f"launch/{program}", *kept]))
+    shown = [argument for argument, key in keys.items() if not any(among(name, (key,)) for name in marked("private"))]
+    return as_typed(shlex.join(["python", f"launch/{program}", *shown]))
 
 
 def commit() -> str:

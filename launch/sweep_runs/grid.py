@@ -53,8 +53,8 @@ def read_grid(arguments: Sequence[str]) -> Grid:
     """Return the sweep of a command line, where a list is an axis. Raises BadInput for anything else."""
     texts = _settings(arguments)
     conf = texts.pop("conf", "")
-    own = [key for key in texts if key in ("run.folder", "limit") or key.startswith("sweep.")]
-    asked = command_line([f"conf={conf}", *(f"{key}={texts.pop(key)}" for key in own)], SweepCommandLine)
+    for_sweep = [key for key in texts if key in ("run.folder", "limit") or key.startswith("sweep.")]
+    asked = command_line([f"conf={conf}", *(f"{key}={texts.pop(key)}" for key in for_sweep)], SweepCommandLine)
     if asked.sweep.seconds is not None and (both := BUDGET & texts.keys()):
         raise BadInput(f"{both.pop()} and a budget of the whole sweep are given: keep one")
     find_benchmarks(asked.sweep.benchmarks)  # refuses any that are not known or share a name
@@ -67,7 +67,7 @@ def read_grid(arguments: Sequence[str]) -> Grid:
     if not PLAIN_NAME.allows(name):
         raise BadInput(f"sweep.name={name} is not possible: {PLAIN_NAME.remedy}")
     folder = Path(asked.run.folder) / name
-    kept = [*(f"{key}={text}" for key, text in texts.items()), f"run.folder={folder}"]
+    pinned = [*(f"{key}={text}" for key, text in texts.items()), f"run.folder={folder}"]
     order = sorted(axes, key=lambda key: (key != SEED, key not in MODEL))
     shown = sorted(order, key=lambda key: key == SEED)
     runs: list[SweepRun] = []
@@ -80,7 +80,7 @@ def read_grid(arguments: Sequence[str]) -> Grid:
         of_sweep = beyond(conf, model) if conf != model and compares_models(conf) else {}
         taken = {*texts, *overrides, *(BUDGET if asked.sweep.seconds else ())}
         more = [written(key, of_sweep[key]) for key in of_sweep if taken.isdisjoint({key, FOLLOWED.get(key)})]
-        given = [f"conf={model}", *more, *varied, *kept, f"run.name={word}"]
+        given = [f"conf={model}", *more, *varied, *pinned, f"run.name={word}"]
         of_run = command_line(given, CommandLine)
         runs.append(SweepRun(word, overrides, tuple(given), of_run.config))
     word, times = Counter(run.name for run in runs).most_common(1)[0]
@@ -146,8 +146,8 @@ def check_comparable(grid: Grid) -> None:
     if len(validated) > 1:
         raise BadInput("validation.every: only some runs would have their result chosen; give 0 for all, or for none")
     data = [run.config.data for run in grid.runs]
-    held = [one.eval_source or one.source for each in data for one in each.by_source.values()]
-    sized = any(source.startswith(GENERATED) for source in held)
+    held_out = [one.eval_source or one.source for each in data for one in each.by_source.values()]
+    sized = any(source.startswith(GENERATED) for source in held_out)
     selection = affecting("held_out", *["split"] * any(not each.eval_source for each in data))
     free = () if sized else ("data.size",)
     for key in (key for key in varied if True in validated and among(key, selection) and key not in free):
@@ -176,10 +176,10 @@ def check_sources(grid: Grid) -> None:
     """Raise BadInput for a source of problems that unfinished runs cannot read. A generator makes only one."""
     read: list[tuple[str, DataConfig]] = []
     for data in (run.config.data for run in grid.runs if not run.record.finished()):
-        held = replace(data, source=data.eval_source, mixture=[])
+        held_out = replace(data, source=data.eval_source, mixture=[])
         for key, each, seed in (
             *((data.key, one, TRAIN_SEED) for one in data.by_source.values()),
-            ("data.eval_source", held, EVAL_SEED),
+            ("data.eval_source", held_out, EVAL_SEED),
         ):
             size = 1 if each.source.startswith(GENERATED) else each.size
             one = replace(each, eval_source="", size=size)

@@ -109,13 +109,13 @@ class Evaluation:
     def arguments(self) -> list[str]:
         """The arguments of launch/evaluate.py, which refuses to go on with samples of another policy or seed."""
         sweep, config = self.grid.settings, self.run.config
-        own = [written("benchmarks", sweep.benchmarks), f"n={sweep.n}", f"device={config.device}", *UNLIMITED]
-        own += [written("limit", self.grid.limit), f"{SEED}={self.grid.seed}"]
+        settings = [written("benchmarks", sweep.benchmarks), f"n={sweep.n}", f"device={config.device}", *UNLIMITED]
+        settings += [written("limit", self.grid.limit), f"{SEED}={self.grid.seed}"]
         if self.base:
-            return [f"adapter={self.run.folder}", f"base={self.base.folder}", *own]
-        own += [f"run.name={self.name}", f"model.dtype={config.model.dtype}"]
-        replaced = ("budget", *(each.partition("=")[0] for each in own))
-        return [*(each for each in self.run.arguments if not among(each.partition("=")[0], replaced)), *own]
+            return [f"adapter={self.run.folder}", f"base={self.base.folder}", *settings]
+        settings += [f"run.name={self.name}", f"model.dtype={config.model.dtype}"]
+        replaced = ("budget", *(each.partition("=")[0] for each in settings))
+        return [*(each for each in self.run.arguments if not among(each.partition("=")[0], replaced)), *settings]
 
     @property
     def finished(self) -> bool:
@@ -126,8 +126,8 @@ class Evaluation:
         if self.base and result and document.protocol.adapter_digest != digest(result / "adapter" / WEIGHTS_FILE):
             return False
         asked, whole = self.grid.settings, (self.grid.limit, self.grid.settings.n)
-        of = {each.name: (each.limit, each.adapter if self.base else each.base) for each in document.benchmarks}
-        measured = {name: (limit, scores.n) for name, (limit, scores) in of.items() if scores}
+        samples = {each.name: (each.limit, each.adapter if self.base else each.base) for each in document.benchmarks}
+        measured = {name: (limit, scores.n) for name, (limit, scores) in samples.items() if scores}
         return all(measured.get(each.name) == whole for each in find_benchmarks(asked.benchmarks))
 
     @property

@@ -77,14 +77,14 @@ class SweepPlan:
     def seconds(self) -> dict[Job, float]:
         """Expected seconds of each job. An evaluation on the benchmarks has the pace of an evaluation in its run."""
         samples = self.grid.settings.n * sum(size or 0 for size in self.sizes.values())
-        found: dict[Job, float] = {}
+        sizes: dict[Job, float] = {}
         for run in self.grid.runs:
-            found[run] = run.plan.estimate.spent_s if run.plan.estimate else run.config.budget.seconds
+            sizes[run] = run.plan.estimate.spent_s if run.plan.estimate else run.config.budget.seconds
         for job in (*self.grid.bases, *self.grid.evaluations):
             config = changed(job.run.plan.config, {"eval.problems": samples, "eval.n": 1})
             expected = replace(job.run.plan, config=config, problems=None).estimate
-            found[job] = expected.start_s + expected.evaluate_s if expected else 0.0
-        return found
+            sizes[job] = expected.start_s + expected.evaluate_s if expected else 0.0
+        return sizes
 
     def total(self, jobs: Iterable[Job]) -> float:
         return sum(map(self.seconds.__getitem__, jobs))
@@ -116,17 +116,17 @@ class SweepPlan:
         said = f"{len(runs)} runs on {where}: {duration(self.total(runs))} in all, {way}, about {about}"
         lines = [Text(faults or "All fit. ", FAULT if faults else "bold green") + Text(said)]
         if self.grid.bases:
-            of = ", ".join(f"{name} ({size or 'unknown, counted as 0'})" for name, size in self.sizes.items())
+            sizes = ", ".join(f"{name} ({size or 'unknown, counted as 0'})" for name, size in self.sizes.items())
             who = f"{counted(len(self.grid.bases), 'base model')} and {counted(len(runs), 'result')}"
             top_s = self.total([*self.grid.bases, *self.grid.evaluations])
-            lines.append(Text(f"Evaluations of {who} on top: {duration(top_s)} for the problems of {of}"))
+            lines.append(Text(f"Evaluations of {who} on top: {duration(top_s)} for the problems of {sizes}"))
         all_s = sum(self.seconds.values())
         if cost := self.cost(all_s):
             lines.append(Text(f"In all {duration(all_s)} of one GPU or machine, at a cost of {cost[0]}"))
         if len(self.grid.axes.get(SEED, ())) < 2:
             three_s = all_s + 2 * self.total([*runs, *self.grid.evaluations])
-            of = "".join(f", at a cost of {each}" for each in self.cost(three_s))
-            lines.append(Text(f"One seed decides no claim. With seeds=[0,1,2]: {duration(three_s)} in all{of}"))
+            sizes = "".join(f", at a cost of {each}" for each in self.cost(three_s))
+            lines.append(Text(f"One seed decides no claim. With seeds=[0,1,2]: {duration(three_s)} in all{sizes}"))
         return lines
 
     def _rows(self) -> RenderableType:
@@ -135,12 +135,15 @@ class SweepPlan:
         for base in self.grid.bases:
             table.add_row(base.name, *[""] * 5, duration(self.seconds[base]), *self.cost(self.seconds[base]))
         for run in self.grid.runs:
-            own, figures = run.evaluations, ["", "", ""]
-            if of := run.plan.estimate:
-                figures = [duration(of.update_s), f"{of.updates:,}", duration(of.evaluations_s)]
-            more = [*(duration(self.seconds[each]) for each in own), *self.cost(self.total([run, *own]))]
+            evaluations, figures = run.evaluations, ["", "", ""]
+            if estimate := run.plan.estimate:
+                figures = [duration(estimate.update_s), f"{estimate.updates:,}", duration(estimate.evaluations_s)]
+            more = [
+                *(duration(self.seconds[each]) for each in evaluations),
+                *self.cost(self.total([run, *evaluations])),
+            ]
             cells = "fits" if run.plan.fits else "does not fit", duration(run.config.budget.seconds), *figures, *more
-            good = run.plan.fits and (not of or of.updates >= FEWEST_UPDATES)
+            good = run.plan.fits and (not estimate or estimate.updates >= FEWEST_UPDATES)
             table.add_row(run.name, *cells, style="" if good else FAULT)
         return table
 

@@ -61,7 +61,7 @@ class Scheduler:
         with Live(console=self.console, auto_refresh=False, transient=True) as live:
             display = asyncio.create_task(self._show(live))
             for phase in self.grid.phases(len(self.machines)):
-                await asyncio.gather(*(self._work(turn, own) for turn, own in enumerate(phase)))
+                await asyncio.gather(*(self._work(turn, queue) for turn, queue in enumerate(phase)))
             display.cancel()
         handle_signals(end_by_signal)
         self.console.print(self._table())
@@ -135,10 +135,10 @@ class Scheduler:
             return [*job.arguments]
         if (total_s := self.grid.settings.seconds) is not None:
             count = len(self.machines)
-            own = self.grid.runs[turn::count]
-            over = [*own[: own.index(job)], *(run for run in own[own.index(job) + 1 :] if run.finished)]
-            left_s = total_s - sum(run.record.spent for run in over)
-            budget_s = left_s / (len(self.grid.runs[::count]) - len(over))
+            runs = self.grid.runs[turn::count]
+            others = [*runs[: runs.index(job)], *(run for run in runs[runs.index(job) + 1 :] if run.finished)]
+            left_s = total_s - sum(run.record.spent for run in others)
+            budget_s = left_s / (len(self.grid.runs[::count]) - len(others))
             if budget_s <= job.record.spent:
                 return []
             job.set("budget.minutes", round(budget_s / 60, 4))
@@ -173,8 +173,8 @@ class Scheduler:
                 continue
             if (summary := job.record.summary()) and (base := summary.eval.base) and (final := summary.eval.final):
                 change = "{:.3f} → {:.3f} ({:.3f}–{:.3f})".format(base.pass_at_1, final.pass_at_1, *final.ci95)
-            spent, own = job.record.spent / job.config.budget.seconds, [each.status for each in job.evaluations]
-            table.add_row(job.name, status, f"{spent:.0%}", f"{job.record.updates}", change, *own)
+            spent, endings = job.record.spent / job.config.budget.seconds, [each.status for each in job.evaluations]
+            table.add_row(job.name, status, f"{spent:.0%}", f"{job.record.updates}", change, *endings)
         return table
 
     def _write(self) -> None:

@@ -111,9 +111,9 @@ def add_stop_tokens(trained: Trained, folder: Path) -> None:
         settings = GenerationConfig.from_pretrained(folder)
     else:
         settings = GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder))
-    own = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
+    stops = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
     more = stop_token_ids(trained.config.model, AutoTokenizer.from_pretrained(folder))
-    settings.eos_token_id = [token for token in dict.fromkeys([*own, *more]) if token is not None]
+    settings.eos_token_id = [token for token in dict.fromkeys([*stops, *more]) if token is not None]
     settings.save_pretrained(folder)
 
 

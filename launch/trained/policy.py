@@ -57,19 +57,21 @@ def find_trained(folder: Path, checkpoint: str) -> Trained:
     Raises BadInput if run or checkpoint is missing, or the adapter is damaged or does not fit.
     """
     run = find_run(folder)
-    found = target(run.checkpoints.folder / checkpoint) if checkpoint else run.checkpoints.result
+    checkpoint_folder = target(run.checkpoints.folder / checkpoint) if checkpoint else run.checkpoints.result
     names = [each.name for each in run.checkpoints.all]
     if not names:
         raise BadInput(f"the run in {folder} has no checkpoint yet: resume it until it has one")
-    if found is None or found.name not in names:
+    if checkpoint_folder is None or checkpoint_folder.name not in names:
         hint = "; `best` needs validation.every" if checkpoint == "best" else ""
         raise BadInput(f"checkpoint={checkpoint}: the run in {folder} has {', '.join(['latest', *names])}{hint}")
-    if (reason := damage(found, "adapter/")) is not None:
-        raise BadInput(f"the adapter in {found} has changed since the run wrote it ({reason}): name another checkpoint")
-    config = load([f"adapter={found / 'adapter'}"])
+    if (reason := damage(checkpoint_folder, "adapter/")) is not None:
+        raise BadInput(
+            f"the adapter in {checkpoint_folder} has changed since the run wrote it ({reason}): name another checkpoint"
+        )
+    config = load([f"adapter={checkpoint_folder / 'adapter'}"])
     model_path = locate(config.model)
-    config, _ = adopt_adapter(config, str(found / "adapter"), model_path)
-    return Trained(run, config, model_path, found)
+    config, _ = adopt_adapter(config, str(checkpoint_folder / "adapter"), model_path)
+    return Trained(run, config, model_path, checkpoint_folder)
 
 
 def talking(trained: Trained) -> tuple[Config, Share]:

@@ -58,10 +58,10 @@ def compare(model: Any, base: Responses, adapted: Responses) -> list[Row]:
         return Row(question, mean <= limit, f"mean {mean:.2g}, largest {largest:.2g}, allowed {limit:.2g}")
 
     engine, bare = (torch.tensor(logprobs_of(each)).double() for each in (adapted, base))
-    truth, own = score(adapted, nullcontext()), score(base, model.disable_adapter())
+    truth, scores = score(adapted, nullcontext()), score(base, model.disable_adapter())
     learned, change = (each - score(adapted, model.disable_adapter()) for each in (truth, engine))
-    if ALIEN < distance(bare, own) < torch.inf:
-        raise BadInput(f"the base model is {distance(bare, own):.1f} nats off: name the model that is served")
+    if ALIEN < distance(bare, scores) < torch.inf:
+        raise BadInput(f"the base model is {distance(bare, scores):.1f} nats off: name the model that is served")
     if not learned.isfinite().all():
         raise BadInput("the adapter's effect is not finite in transformers: its weights are too large")
     lora, kinds = model.peft_config["default"], modules_by_kind(model)
@@ -72,13 +72,13 @@ def compare(model: Any, base: Responses, adapted: Responses) -> list[Row]:
     off, nearest = distance(engine, truth), min(rescaled)
     # By least squares: the fraction of the adapter's effect that arrives, and what each kind of module lacks.
     ((strength, doubt),) = fractions(learned[:, None], change)
-    moved = max(limit, 2 * distance(bare, own)) < change.abs().mean() < torch.inf
+    moved = max(limit, 2 * distance(bare, scores)) < change.abs().mean() < torch.inf
     applied = bool(moved or strength > max(2 * doubt, 0.05)) if moved or doubt < DOUBT else None
     alike = (learned @ change) ** 2 > ALIKE * (learned @ learned) * (change @ change)
     this = bool(off <= limit or alike) if applied else None
     wrong = bool(this) and off > SAME and nearest < CLEARLY * off
     rows = [
-        near("base untouched", bare, own),
+        near("base untouched", bare, scores),
         Row("applied", applied, f"{strength:.0%} ± {doubt:.0%} of its effect arrives"),
         Row("the right one", this),
         Row("scaled correctly", not wrong if this else None, f"near {rescaled[nearest]:.3g} × alpha" if wrong else ""),
@@ -92,9 +92,9 @@ def compare(model: Any, base: Responses, adapted: Responses) -> list[Row]:
 def fractions(effects: Tensor, change: Tensor) -> list[list[float]]:
     """Return the multiples of effects, [t, k], whose sum is nearest to a change, [t], each with its standard error."""
     inverse = torch.linalg.pinv(effects)
-    found = inverse @ change
-    error, spread = (change - effects @ found).square().mean().sqrt(), inverse.norm(dim=1)
-    return torch.stack((found, error * spread.where(spread > 0, torch.inf)), 1).tolist()
+    update = inverse @ change
+    error, spread = (change - effects @ update).square().mean().sqrt(), inverse.norm(dim=1)
+    return torch.stack((update, error * spread.where(spread > 0, torch.inf)), 1).tolist()
 
 
 def distance(left: Tensor, right: Tensor) -> float:

@@ -19,7 +19,9 @@ def short_name(path: str) -> str:
 @cache
 def model(path: str) -> dict[str, Any]:
     """Return what the paper says of a model, by its path or short name; empty for a model that is not in it."""
-    return next((of for known, of in PAPER["models"].items() if short_name(known) == short_name(path)), {})
+    return next(
+        (published for known, published in PAPER["models"].items() if short_name(known) == short_name(path)), {}
+    )
 
 
 def figure(name: str, row: str, benchmark: str, k: int) -> str:

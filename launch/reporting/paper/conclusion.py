@@ -20,7 +20,7 @@ def verdict(difference: Difference, problems: int) -> str:
 
 def conclude(results: Models) -> str:
     """Say what training gave each model on all benchmarks."""
-    gains = {each.name: found for each in results if (found := gain(each, each.shown, len(results)))}
+    gains = {each.name: gained for each in results if (gained := gain(each, each.shown, len(results)))}
     if not gains:
         return "No conclusion: no model has both a base and a trained policy measured on the benchmarks yet."
     models = defaultdict[str, list[str]](list)

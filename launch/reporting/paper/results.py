@@ -98,18 +98,18 @@ def read_results(sweep: Sweep) -> list[ModelResults]:
     if not sweep.benchmarks:
         return []
     check(sweep)
-    found: dict[str, list[SettingResults]] = {}
+    by_model: dict[str, list[SettingResults]] = {}
     for repeats in by_settings(sweep):
-        scores = {run.seed: own for run in repeats.runs if (own := read_scores(run, "adapter", sweep))}
-        settings = found.setdefault(str(repeats.runs[0].settings.get(MODEL)), [])
+        scores = {run.seed: run_scores for run in repeats.runs if (run_scores := read_scores(run, "adapter", sweep))}
+        settings = by_model.setdefault(str(repeats.runs[0].settings.get(MODEL)), [])
         settings.append(SettingResults(repeats.settings, repeats.runs, scores))
-    results, short = [], Counter(map(short_name, found))
-    for path, trained in found.items():
+    results, short = [], Counter(map(short_name, by_model))
+    for path, trained in by_model.items():
         base: Scores = {}
         for run in (*sweep.bases, *(run for each in trained for run in each.runs)):
             if run.settings.get(MODEL) == path and len(base) < len(sweep.benchmarks):
                 base = {**read_scores(run, "base", sweep), **base}
-        base = on_shared_problems(base, [own for each in trained for own in each.scores.values()])
+        base = on_shared_problems(base, [run_scores for each in trained for run_scores in each.scores.values()])
         name = short_name(path) if short[short_name(path)] == 1 else path
         results.append(ModelResults(name, model(path).get("kind", ""), base, tuple(trained)))
     return results
@@ -167,22 +167,24 @@ def read_scores(run: Results, policy: str, sweep: Sweep) -> Scores:
 
 def on_shared_problems(base: Scores, trained: Sequence[Scores]) -> Scores:
     """Return a base model's scores on the problems of all its policies, which lack those that chose the policy."""
-    found = {}
+    common_shares = {}
     for name, shares in base.items():
         others = [scores[name][1].keys() for scores in trained if name in scores]
         if common := set(shares[1]).intersection(*others):
-            found[name] = {k: {key: of[key] for key in of if key in common} for k, of in shares.items()}
-    return found
+            common_shares[name] = {
+                k: {key: share[key] for key in share if key in common} for k, share in shares.items()
+            }
+    return common_shares
 
 
 def level(scores: Iterable[Scores], benchmark: str, k: int) -> Mean | None:
     """Return mean pass@k, with the wider of its intervals over seeds and problems: few seeds may agree by chance."""
-    own = [each[benchmark][k] for each in scores if benchmark in each]
-    if not own:
+    shares = [each[benchmark][k] for each in scores if benchmark in each]
+    if not shares:
         return None
-    over_seeds = fraction([fmean(each.values()) for each in own], [])
-    found = over_seeds, over_problems(mean_by_problem(own).values())
-    return max(found, key=lambda mean: mean.interval[1] - mean.interval[0] if mean.interval else 0.0)
+    over_seeds = fraction([fmean(each.values()) for each in shares], [])
+    result = over_seeds, over_problems(mean_by_problem(shares).values())
+    return max(result, key=lambda mean: mean.interval[1] - mean.interval[0] if mean.interval else 0.0)
 
 
 def entropy_change(run: Results) -> float | None:
