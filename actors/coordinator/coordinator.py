@@ -22,7 +22,7 @@ from microbudget_rl.actors.coordinator.rules.collapse_guard import Alarm
 from microbudget_rl.actors.coordinator.rules.controls import Controls
 from microbudget_rl.actors.coordinator.rules.learning import AHEAD, GONE, IN_STEP, STARTING, UPDATING, LearnerLifecycle
 from microbudget_rl.actors.coordinator.rules.selection import Selection
-from microbudget_rl.actors.coordinator.rules.way_back import LEAST_AGE, newest_exploring, updates_needed
+from microbudget_rl.actors.coordinator.rules.way_back import LEAST_AGE, WayBack, newest_exploring, updates_needed
 from microbudget_rl.actors.coordinator.saving import Saving
 from microbudget_rl.actors.coordinator.warm_start import WarmStart
 from microbudget_rl.actors.errors import Halted, LearnerDied
@@ -169,8 +169,8 @@ class Coordinator:
         """Train until the budget allows no further update. Each setback begins a new incarnation of the policy."""
         async with cut_off(self._training_deadline):
             self._end_training_in_time()
-            while (trusted := await self._train_incarnation()) is not None:
-                await self._go_back(trusted)
+            while (wanted := await self._train_incarnation()) is not None:
+                await self._go_back(wanted)
                 await self._publish()
                 if self._stopping.stopped:
                     return
@@ -179,8 +179,8 @@ class Coordinator:
         """Have the budget cut training off in time for what follows, as long as the learner is in its present state."""
         self._budget.cut_off(self._training_deadline, saves=self._lifecycle.state is UPDATING)
 
-    async def _train_incarnation(self) -> int | None:
-        """Train until training ends or a setback comes. Return the version to go back to after a setback."""
+    async def _train_incarnation(self) -> WayBack | None:
+        """Train until training ends or a setback comes. Return the way back after a setback."""
         self._run_state.enter("training")
         async with asyncio.TaskGroup() as tasks:
             producer = tasks.create_task(self._producer.run())
@@ -188,16 +188,16 @@ class Coordinator:
             try:
                 self.ledger.enter("learner", "adapter_check")  # while the engines generate the first batch
                 await self._stopping.unless_stopped(self._publisher.check())
-                trusted = await self._train_in_turns()
-                if trusted is None:
+                wanted = await self._train_in_turns()
+                if wanted is None:
                     await self._stopping.unless_stopped(admission)
             except LearnerDied as death:
                 self._note_crash(death)
-                trusted = self._saving.saved_version
+                wanted = WayBack(self._saving.saved_version)
             finally:
                 producer.cancel()
                 admission.cancel()
-        return trusted
+        return wanted
 
     async def _admit_groups(self) -> None:
         """Let groups after the first batch start once the base model and the model of a warm start are evaluated, while
@@ -208,8 +208,8 @@ class Coordinator:
         await self._producer.open_admission()
         await self._evaluations.reference_set.inspect()  # its duration counts towards the reserve
 
-    async def _train_in_turns(self) -> int | None:
-        """Make one update after another. Return the version to go back to after a collapse."""
+    async def _train_in_turns(self) -> WayBack | None:
+        """Make one update after another. Return the way back if the run must not go on from here."""
         if self._warm_start.ended and self.updates == 0 and (policy := self._publisher.policy):
             chosen = self._evaluations.choose(policy, self._selection.validated, last=False)
             self._selection = await self._stopping.unless_stopped(chosen) or self._selection
@@ -223,11 +223,11 @@ class Coordinator:
                 alarms = self._controls.alarms(row)
                 row["guard/alarms"] = sum(alarm.collapse for alarm in alarms)
                 self._run_state.latest = self._folder.append_metrics(self.updates, row)
-            if alarms and (trusted := self._raise_alarm(alarms)) is not None:
-                return trusted
+            if alarms and (wanted := self._raise_alarm(alarms)):
+                return wanted
             best = self._selection.add_row(self._run_state.latest)
-            if self._selection.fallen and (trusted := self._way_back("the validations have fallen")) is not None:
-                return trusted
+            if self._selection.fallen and (wanted := self._way_back("the validations have fallen")):
+                return wanted
             if "policy/entropy" in row:
                 self._entropy[self.updates] = row["policy/entropy"]
             await self._saving.after_update(self.updates, chosen=best)
@@ -246,8 +246,8 @@ class Coordinator:
         versions = map(version_of, self._folder.checkpoints.all)
         return newest_exploring(self._entropy, [each for each in versions if each <= version])
 
-    def _way_back(self, cause: str, version: int | None = None) -> int | None:
-        """Return the version to go back to, by default the chosen one or the last before the sign; None to go on."""
+    def _way_back(self, cause: str, version: int | None = None) -> WayBack | None:
+        """Return the way back, by default to the chosen version or the last before the sign; None to go on."""
         settings, best = self._config.guard, self._selection.chosen
         trusted = self._folder.checkpoints.newest_until(self.updates - max(settings.patience, LEAST_AGE))
         if best is not None and best < self.updates:
@@ -259,8 +259,7 @@ class Coordinator:
         enough = fitting >= updates_needed(trusted, self.updates)
         if not (settings.goes_back and self._rollbacks < settings.rollbacks and enough):
             return None
-        self._folder.append_event(self.updates, EventKind.ROLLED_BACK, f"{cause}; back to version {trusted}")
-        return trusted
+        return WayBack(trusted, f"{cause}; back to version {trusted}")
 
     async def _next_batch(self) -> Batch | None:
         """Return the groups of the next update; None at the end of the training."""
@@ -355,29 +354,37 @@ class Coordinator:
         await self._stopping.notify()
         return figures
 
-    def _raise_alarm(self, alarms: list[Alarm]) -> int | None:
-        """Record warnings. On a collapse warn, halt, or return the version to go back to, by `guard.action`."""
+    def _raise_alarm(self, alarms: list[Alarm]) -> WayBack | None:
+        """Record warnings. On a collapse warn, halt, or return the way back, by `guard.action`."""
         for alarm in alarms:
             if not alarm.collapse:
                 self._folder.append_event(self.updates, EventKind.MISMATCH, str(alarm))
         settings, collapse = self._config.guard, ", ".join(str(alarm) for alarm in alarms if alarm.collapse)
         if not collapse:
             return None
-        if (trusted := self._way_back(collapse)) is None:
+        if (wanted := self._way_back(collapse)) is None:
             self._folder.append_event(self.updates, EventKind.COLLAPSE, collapse)
         if settings.action == "stop":
             raise Halted(f"collapse guard: the policy has collapsed: {collapse}")
-        return trusted
+        return wanted
 
-    async def _go_back(self, trusted: int) -> None:
-        """Return to a version's checkpoint, or to the start. The problems of later groups are sampled again."""
+    async def _go_back(self, wanted: WayBack) -> None:
+        """Return to a version's checkpoint, or to the start. The problems of later groups are sampled again.
+
+        A return counts once it is on disk: a run that is killed has either not begun to return, or has returned.
+        """
         self._run_state.enter("recovering")
         self.ledger.enter_all("recover")
         await self._folder.flush()  # its files are read below
-        lost, under_way = self.updates - trusted, self._producer.staleness.running + self._producer.staleness.waiting
+        lost, under_way = (
+            self.updates - wanted.version,
+            self._producer.staleness.running + self._producer.staleness.waiting,
+        )
         self.ledger.count("updates/abandoned", lost)
         self.ledger.count("groups/abandoned", lost * self._config.learner.problems_per_update + under_way)
-        abandoned, checkpoint = self._publisher, self._folder.return_to(trusted)
+        abandoned, checkpoint = self._publisher, self._folder.return_to(wanted.version)
+        if wanted.cause:
+            self._folder.append_event(self.updates, EventKind.ROLLED_BACK, wanted.cause)
         if self._lifecycle.state is not GONE:
             self._lifecycle.move(STARTING if checkpoint else GONE)  # only a fresh learner is at version 0
         self._run_state.latest = self._restore_bookkeeping(checkpoint)
@@ -411,7 +418,7 @@ class Coordinator:
                 await self._stopping.unless_stopped(self._publisher.check())
             except LearnerDied as death:
                 self._note_crash(death, f"update {self._saving.saved_version} is evaluated")
-                await self._go_back(self._saving.saved_version)
+                await self._go_back(WayBack(self._saving.saved_version))
         checkpoint = self._folder.checkpoints.latest
         if self._publisher.policy is None and checkpoint is not None and not self._stopping.stopped:
             incarnation = await self._folder.next_incarnation()

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from statistics import fmean
+from typing import NamedTuple
 
 EARLY_UPDATES = 5
 """Number of first updates whose mean entropy is the early one."""
@@ -20,6 +21,13 @@ SLOWER = 0.5
 
 FIRST_COPIES = (4, 8, 16)
 """Versions that get a checkpoint whatever `checkpoint.every` says: a short run becomes certain before the first."""
+
+
+class WayBack(NamedTuple):
+    """A return to a version. cause: what led to it; empty after a crash, which is no fault of the policy."""
+
+    version: int
+    cause: str = ""
 
 
 def newest_exploring(entropy: Mapping[int, float], versions: Collection[int]) -> int:

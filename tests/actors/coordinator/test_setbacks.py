@@ -161,6 +161,45 @@ def test_collapse_is_rolled_back_before_it_began(run: Run):
     assert run.learner.rates[-1] == run.learner.rates[0] / 2
 
 
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("owner", "call", "returned"),
+    [
+        (checkpoints.Checkpoints, "return_to", False),
+        (checkpoints, "retire", True),
+        (run_folder.RunFolder, "cut_metrics", True),
+        (checkpoints.Checkpoints, "clear", True),
+    ],
+)
+def test_a_run_that_is_killed_while_it_goes_back_heals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, call: str, returned: bool
+):
+    """Whether or not it has gone back already, no update is missing or there twice."""
+    settings = {"guard.window": 8, "guard.action": "rollback", "budget.updates": 25, "checkpoint.keep_last": 9}
+    first, second = (Run(tmp_path, settings, seconds=600.0) for _ in range(2))
+    first.learner.metrics_of = collapsing({12, 13})
+
+    go_back = run_folder.RunFolder.return_to
+
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    def go_back_until_killed(folder: run_folder.RunFolder, version: int) -> Path | None:
+        monkeypatch.setattr(owner, call, killed)
+        return go_back(folder, version)
+
+    monkeypatch.setattr(run_folder.RunFolder, "return_to", go_back_until_killed)
+    assert isinstance(first.fail(), Killed)
+    monkeypatch.undo()
+    assert second.go().status == "completed"
+    assert second.updates == list(range(1, 26))
+    assert min(batch.version for batch in second.learner.batches) == (9 if returned else 12)
+    assert [event.event for event in second.folder.events()].count("rolled back") <= 1
+
+
 def frozen(version: int) -> dict[str, float]:
     """Metrics of a policy that has become certain after six updates."""
     return {"policy/entropy": 1.0 if version <= 6 else 0.1}
