@@ -22,7 +22,14 @@ from microbudget_rl.actors.coordinator.rules.collapse_guard import Alarm
 from microbudget_rl.actors.coordinator.rules.controls import Controls
 from microbudget_rl.actors.coordinator.rules.learning import AHEAD, GONE, IN_STEP, STARTING, UPDATING, LearnerLifecycle
 from microbudget_rl.actors.coordinator.rules.selection import Selection
-from microbudget_rl.actors.coordinator.rules.way_back import LEAST_AGE, WayBack, newest_exploring, updates_needed
+from microbudget_rl.actors.coordinator.rules.way_back import (
+    LEAST_AGE,
+    WayBack,
+    is_broken,
+    newest_exploring,
+    unsolved,
+    updates_needed,
+)
 from microbudget_rl.actors.coordinator.saving import Saving
 from microbudget_rl.actors.coordinator.warm_start import WarmStart
 from microbudget_rl.actors.errors import Halted, LearnerDied
@@ -79,6 +86,7 @@ class Coordinator:
         scored = self._folder.scored(state.version)  # the file may have more
         history = [row for row in scored if row["update"]]
         self._selection = Selection(scored)
+        self._unsolved = [unsolved(row) for row in history]
         self._entropy = {int(row["update"]): row["policy/entropy"] for row in history if "policy/entropy" in row}
         self._folder.checkpoints.way_back = self._exploring(state.version)
         return history[-1] if history else {}
@@ -226,8 +234,14 @@ class Coordinator:
             if alarms and (wanted := self._raise_alarm(alarms)):
                 return wanted
             best = self._selection.add_row(self._run_state.latest)
-            if self._selection.fallen and (wanted := self._way_back("the validations have fallen")):
-                return wanted
+            self._unsolved.append(unsolved(row))
+            signs = {
+                "the validations have fallen": self._selection.fallen,
+                "fewer problems are solved than at the start": is_broken(self._unsolved),
+            }
+            for cause, seen in signs.items():
+                if seen and (wanted := self._way_back(cause)):
+                    return wanted
             if "policy/entropy" in row:
                 self._entropy[self.updates] = row["policy/entropy"]
             await self._saving.after_update(self.updates, chosen=best)

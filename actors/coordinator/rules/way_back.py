@@ -1,6 +1,6 @@
 """Whether a run goes back to an earlier version, and to which. Each return halves the rate and gives other samples."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
@@ -15,6 +15,10 @@ LEAST_AGE = 4
 
 LEAST_UPDATES = 10
 """Fewest updates that must still fit after a return."""
+
+WORSE = 0.15
+"""Rise of the fraction of problems without a right sample that shows a broken policy: about twice the standard error of
+forty problems."""
 
 SLOWER = 0.5
 """Factor of the learning rate after each return."""
@@ -35,6 +39,20 @@ def newest_exploring(entropy: Mapping[int, float], versions: Collection[int]) ->
     early = [entropy[version] for version in sorted(entropy)[:EARLY_UPDATES]]
     exploring = (v for v in versions if v in entropy and entropy[v] >= LEAST_ENTROPY * fmean(early))
     return max(exploring, default=0)
+
+
+def unsolved(row: Mapping[str, float]) -> float:
+    """Return the fraction of an update's problems without a right sample."""
+    return row["errors/unanimous"] * (1 - row.get("reward/accuracy", 0.0))
+
+
+def is_broken(fractions: Sequence[float]) -> bool:
+    """Return whether the policy solves fewer problems than at the start. Entropy does not tell: it may rise meanwhile.
+
+    fractions: `unsolved` of each update.
+    """
+    early, late = fractions[:EARLY_UPDATES], fractions[EARLY_UPDATES:][-EARLY_UPDATES:]
+    return len(late) == EARLY_UPDATES and fmean(late) > fmean(early) + WORSE
 
 
 def updates_needed(version: int, updates: int) -> int:

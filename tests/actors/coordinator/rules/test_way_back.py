@@ -1,6 +1,6 @@
 import pytest
 
-from microbudget_rl.actors.coordinator.rules.way_back import newest_exploring, updates_needed
+from microbudget_rl.actors.coordinator.rules.way_back import is_broken, newest_exploring, updates_needed
 
 ENTROPY = {1: 1.2, 2: 1.1, 3: 1.0, 4: 0.9, 5: 0.8, 6: 0.6, 7: 0.49, 8: 0.5, 9: 0.1}
 """By version; the early one is 1."""
@@ -15,3 +15,10 @@ def test_a_run_goes_back_to_the_newest_version_with_half_of_the_early_entropy(ve
 
 def test_as_many_updates_must_fit_as_are_taken_back_and_ten():
     assert (updates_needed(40, 45), updates_needed(8, 45)) == (10, 37)
+
+
+@pytest.mark.parametrize(
+    ("later", "broken"), [([0.8] * 5, True), ([0.7] * 5, False), ([0.9] * 4, False), ([0.9, *[0.6] * 5], False)]
+)
+def test_a_policy_is_broken_where_it_solves_fewer_problems_than_at_the_start(later: list[float], broken: bool):
+    assert is_broken([0.5, 0.6, 0.6, 0.6, 0.7, *later]) == broken
