@@ -27,7 +27,6 @@ from microbudget_rl.actors.coordinator.rules.way_back import (
     WayBack,
     is_broken,
     newest_exploring,
-    unsolved,
     updates_needed,
 )
 from microbudget_rl.actors.coordinator.saving import Saving
@@ -86,7 +85,6 @@ class Coordinator:
         scored = self._folder.scored(state.version)  # the file may have more
         history = [row for row in scored if row["update"]]
         self._selection = Selection(scored)
-        self._unsolved = [unsolved(row) for row in history]
         self._entropy = {int(row["update"]): row["policy/entropy"] for row in history if "policy/entropy" in row}
         self._folder.checkpoints.way_back = self._exploring(state.version)
         return history[-1] if history else {}
@@ -234,16 +232,15 @@ class Coordinator:
             if alarms and (wanted := self._raise_alarm(alarms)):
                 return wanted
             best = self._selection.add_row(self._run_state.latest)
-            self._unsolved.append(unsolved(row))
+            if "policy/entropy" in row:
+                self._entropy[self.updates] = row["policy/entropy"]
             signs = {
                 "the validations have fallen": self._selection.fallen,
-                "fewer problems are solved than at the start": is_broken(self._unsolved),
+                "the entropy has risen": is_broken(self._entropy),
             }
             for cause, seen in signs.items():
                 if seen and (wanted := self._way_back(cause)):
                     return wanted
-            if "policy/entropy" in row:
-                self._entropy[self.updates] = row["policy/entropy"]
             await self._saving.after_update(self.updates, chosen=best)
             if not self._controls.fruitless.frozen:
                 self._folder.checkpoints.way_back = self._exploring(self.updates)

@@ -1,6 +1,6 @@
 """Whether a run goes back to an earlier version, and to which. Each return halves the rate and gives other samples."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from statistics import fmean
 from typing import NamedTuple
 
@@ -16,9 +16,11 @@ LEAST_AGE = 4
 LEAST_UPDATES = 10
 """Fewest updates that must still fit after a return."""
 
-WORSE = 0.15
-"""Rise of the fraction of problems without a right sample that shows a broken policy: about twice the standard error of
-forty problems."""
+MOST_ENTROPY = 1.0
+"""Entropy in nats per token that no policy which learned to answer has, unless it began there."""
+
+MOST_GROWTH = 2.0
+"""Factor over the early entropy above which a policy is broken, if it is above MOST_ENTROPY too."""
 
 SLOWER = 0.5
 """Factor of the learning rate after each return."""
@@ -34,25 +36,24 @@ class WayBack(NamedTuple):
     cause: str = ""
 
 
+def early_entropy(entropy: Mapping[int, float]) -> float:
+    """Return the mean of the first updates; 0 without any."""
+    return fmean([entropy[version] for version in sorted(entropy)[:EARLY_UPDATES]] or [0.0])
+
+
 def newest_exploring(entropy: Mapping[int, float], versions: Collection[int]) -> int:
     """Return the newest of some versions that explores; 0, the start, without one. entropy: of samples, by version."""
-    early = [entropy[version] for version in sorted(entropy)[:EARLY_UPDATES]]
-    exploring = (v for v in versions if v in entropy and entropy[v] >= LEAST_ENTROPY * fmean(early))
-    return max(exploring, default=0)
+    least = LEAST_ENTROPY * early_entropy(entropy)
+    return max((version for version in versions if entropy.get(version, -1.0) >= least), default=0)
 
 
-def unsolved(row: Mapping[str, float]) -> float:
-    """Return the fraction of an update's problems without a right sample."""
-    return row["errors/unanimous"] * (1 - row.get("reward/accuracy", 0.0))
+def is_broken(entropy: Mapping[int, float]) -> bool:
+    """Return whether the policy samples at random: its newest entropy is high, and far above the early one.
 
-
-def is_broken(fractions: Sequence[float]) -> bool:
-    """Return whether the policy solves fewer problems than at the start. Entropy does not tell: it may rise meanwhile.
-
-    fractions: `unsolved` of each update.
+    It tells what the rewards of a policy that was hardly ever right cannot. entropy: of samples, by version.
     """
-    early, late = fractions[:EARLY_UPDATES], fractions[EARLY_UPDATES:][-EARLY_UPDATES:]
-    return len(late) == EARLY_UPDATES and fmean(late) > fmean(early) + WORSE
+    newest = [entropy[version] for version in sorted(entropy)[EARLY_UPDATES:][-EARLY_UPDATES:]]
+    return len(newest) == EARLY_UPDATES and fmean(newest) > max(MOST_ENTROPY, MOST_GROWTH * early_entropy(entropy))
 
 
 def updates_needed(version: int, updates: int) -> int:

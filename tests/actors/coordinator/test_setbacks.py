@@ -241,3 +241,16 @@ def test_validations_that_fall_for_good_lead_back_to_the_best(run: Run):
     (event,) = run.folder.events()
     assert (event.update, event.event) == (14, "rolled back")
     assert event.detail.endswith("version 8")
+
+
+def test_a_policy_that_breaks_leads_back_before_it_broke(run: Run):
+    run.learner.metrics_of = lambda version: {
+        "policy/entropy": 0.4 if version < 10 or run.coordinator._rollbacks else 3.0
+    }
+    run.change({"checkpoint.every": 2, "checkpoint.keep_last": 9, "guard.action": "rollback", "budget.updates": 40})
+    run.seconds = 600.0
+    assert run.go().status == "completed"
+    (event,) = run.folder.events()
+    assert (event.update, event.event) == (11, "rolled back")
+    assert event.detail.endswith("version 6")
+    assert run.updates == list(range(1, 41))

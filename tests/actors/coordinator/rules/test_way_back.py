@@ -18,7 +18,11 @@ def test_as_many_updates_must_fit_as_are_taken_back_and_ten():
 
 
 @pytest.mark.parametrize(
-    ("later", "broken"), [([0.8] * 5, True), ([0.7] * 5, False), ([0.9] * 4, False), ([0.9, *[0.6] * 5], False)]
+    ("early", "newest", "broken"), [(0.4, 1.1, True), (0.4, 0.9, False), (0.9, 1.7, False), (0.9, 1.9, True)]
 )
-def test_a_policy_is_broken_where_it_solves_fewer_problems_than_at_the_start(later: list[float], broken: bool):
-    assert is_broken([0.5, 0.6, 0.6, 0.6, 0.7, *later]) == broken
+def test_a_policy_is_broken_where_its_entropy_is_high_and_twice_the_early_one(
+    early: float, newest: float, broken: bool
+):
+    values = [early] * 5 + [0.1] * 9 + [newest] * 5
+    assert is_broken(dict(enumerate(values, 1))) == broken
+    assert not is_broken(dict(enumerate(values[:-2], 1)))
