@@ -150,18 +150,18 @@ ACTIONS = ("rollback", "warn", "stop")
 @dataclass(config=DECLARED, frozen=True)
 class GuardConfig:
     """The collapse guard. It compares response length, reward, format and KL from the base with their recent past.
-    Entropy is no sign of collapse: it falls as fast in a run that solves its problems. Warnings are in events.jsonl,
-    the summary and `guard/alarms`. A `mismatch/ess` below one half always causes one.
+    A falling entropy is no sign of collapse: it falls as fast in a run that solves its problems. Warnings are in
+    events.jsonl, the summary and `guard/alarms`. A `mismatch/ess` below one half always causes one.
     """
 
     action: str = setting(
         "rollback", "our choice: a run that has stopped learning wastes the rest of its budget", choices=ACTIONS
     )
     """rollback: return to an earlier version, halve the learning rate and continue with other samples: after a
-    collapse or three validations far below the best, to the best validated version or the last before it; when no group
-    has variance although problems are unsolved, to the newest version that had half of the early entropy. Only if at
-    least as many updates still fit as are taken back, and ten; else warn. warn: continue, as the paper's recipes do.
-    stop: end the run after a collapse."""
+    collapse, three validations far below the best, or an entropy above 1 and twice the early one, to the best validated
+    version or the last before it; when no group has variance although problems are unsolved, to the newest version that
+    had half of the early entropy. Only if at least as many updates still fit as are taken back, and ten; else warn.
+    warn: continue, as the paper's recipes do. stop: end the run after a collapse."""
     window: int = setting(20, "our choice", ge=8)
     """Number of past updates with which a signal is compared."""
     patience: int = setting(3, "our choice: a median of three ignores one outlier", ge=1)
