@@ -337,10 +337,10 @@ class Coordinator:
         self._folder.append_solved(self.updates, {name: rate for name, rate in rates.items() if rate is not None})
         self._budget.expect("update", self._clock.now() - started - waited)
         return {
+            **describe_batch(batch),
             **comparison,
             **stats.metrics,
             **decided,
-            **describe_batch(batch),
             **figures,
             "time/learn": accumulated - started + stepped - checked - waited,
             "time/step": stepped - checked - waited,

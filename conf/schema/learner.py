@@ -150,6 +150,7 @@ ACTIONS = ("rollback", "warn", "stop")
 @dataclass(config=DECLARED, frozen=True)
 class GuardConfig:
     """The collapse guard. It compares response length, reward, format and KL from the base with their recent past.
+    Without a fall of the reward, no change is a collapse: a policy that learns may move fast.
     A falling entropy is no sign of collapse: it falls as fast in a run that solves its problems. Warnings are in
     events.jsonl, the summary and `guard/alarms`. A `mismatch/ess` below one half always causes one.
     """

@@ -90,12 +90,13 @@ def make_context(
 
 
 def collapsing(versions: set[int]) -> Callable[[int], dict[str, float]]:
-    """Return metrics in which the update that makes one of these versions leaves the base model, the first time."""
+    """Return metrics in which the update that makes one of these versions collapses, the first time."""
 
     def metrics(version: int) -> dict[str, float]:
         collapsed = version in versions
         versions.discard(version)
-        return {"policy/entropy": 1.5, "policy/kl_to_base": 9.0 if collapsed else 0.01}
+        distance, reward = (9.0, 0.3) if collapsed else (0.01, 0.5)
+        return {"policy/entropy": 1.5, "policy/kl_to_base": distance, "reward/mean": reward}
 
     return metrics
 

@@ -45,7 +45,7 @@ def test_noise_raises_no_alarm(seed: int):
 def test_collapse_is_noticed_within_a_few_updates_and_once(name: str, value: float):
     guard = Guard(GuardConfig())
     assert alarms(guard, rows(40)) == []
-    changed = rows(60, seed=1, **{name.replace("/", "__"): value})
+    changed = rows(60, seed=1, **{"reward__mean": 0.3, name.replace("/", "__"): value})
     assert alarms(guard, changed[:3]) == [name]
     assert alarms(guard, changed[3:]) == []
 
@@ -71,6 +71,13 @@ def test_learning_raises_no_alarm():
     assert alarms(Guard(GuardConfig()), learning) == []
 
 
+@pytest.mark.parametrize(("reward", "expected"), [(0.7, []), (0.4, []), (0.3, ["policy/kl_to_base"])])
+def test_no_change_is_a_collapse_unless_the_reward_falls(reward: float, expected: list[str]):
+    guard = Guard(GuardConfig())
+    changed = rows(3, seed=1, noise=0.0, policy__kl_to_base=1.7, reward__mean=reward)
+    assert alarms(guard, [*rows(20), *changed]) == expected
+
+
 def test_few_effective_samples_are_a_warning_once_a_window():
     few = [{"mismatch/ess": value} for value in (0.9, 0.4, 0.45, *[0.3] * 30)]
     guard = Guard(GuardConfig())
@@ -86,4 +93,4 @@ def test_rows_without_a_signal_are_skipped():
     guard = Guard(GuardConfig())
     sequence = [row if n % 3 else {"reward/mean": 0.4} for n, row in enumerate(rows(60))]
     assert alarms(guard, sequence) == []
-    assert "reward/format" in alarms(guard, rows(4, reward__format=0.05))
+    assert "reward/format" in alarms(guard, rows(4, reward__format=0.05, reward__mean=0.2))

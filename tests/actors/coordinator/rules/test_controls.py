@@ -68,7 +68,8 @@ def test_guard_and_fruitless_groups_are_counted_across_a_resume():
         controls = resumed(controls)
         assert not controls.fruitless.end_reason
         controls.fruitless.add(make_group(index, scores=(1.0, 1.0)), learned=True, settled=True)
-        assert update(controls, FRESH, policy__kl_to_base=0.01)[1] == []
+        assert update(controls, FRESH, policy__kl_to_base=0.01, reward__mean=0.5)[1] == []
     assert controls.fruitless.end_reason
-    found = [alarm.signal for _ in range(2) for alarm in update(controls, FRESH, policy__kl_to_base=9.0)[1]]
+    worse = {"policy__kl_to_base": 9.0, "reward__mean": 0.3}
+    found = [alarm.signal for _ in range(2) for alarm in update(controls, FRESH, **worse)[1]]
     assert found == ["policy/kl_to_base"]
