@@ -49,7 +49,7 @@ RECORD = "config.yaml"
 MARK = ".microbudget-rl"
 """Name of the file that marks a folder as ours."""
 
-OWN = {"run", "rollout", "learner"}
+RECORD_SECTIONS = {"run", "rollout", "learner"}
 """Sections that every run's RECORD has."""
 
 PATHS = {item.path for item in settings(SweepCommandLine) if item.local_path}
@@ -144,7 +144,7 @@ def read_record(file: Path) -> Config:
     """Return the settings of a run. Raises BadInput for a file that is damaged or of another format."""
     record = read_yaml(file, RESTORE)
     check_format(record, str(file))
-    if not record.keys() >= OWN:
+    if not record.keys() >= RECORD_SECTIONS:
         raise BadInput(f"{file} has not all sections of a run; {RESTORE}")
     record.pop("format")
     config: Config = build(Config, record, lambda _: f"{file}: {RESTORE}: ", context=RULES)

@@ -102,20 +102,20 @@ def find(key: str, reference: str) -> Callable[..., Any]:
     """Import `module.path:function`, or load what was shipped to this command. Raises BadInput, naming the key."""
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)  # as in Ray's workers: nothing hides a user's own modules
-    if found := shipped.SHIPPED.fullmatch(reference):
-        return shipped.load(key, *found.groups())
+    if match := shipped.SHIPPED.fullmatch(reference):
+        return shipped.load(key, *match.groups())
     module, _, name = reference.partition(":")
     try:
-        found = getattr(importlib.import_module(module), name)
+        function = getattr(importlib.import_module(module), name)
     except BadInput:
         raise
     except (Exception, SystemExit) as error:
         raise BadInput(
             f"{key}: cannot import '{reference}' ({in_brief(error)}): give module.path:function, importable from {here}"
         ) from error
-    if not callable(found):
-        raise BadInput(f"{key}: '{reference}' is a {type(found).__name__}, not a function")
-    return found
+    if not callable(function):
+        raise BadInput(f"{key}: '{reference}' is a {type(function).__name__}, not a function")
+    return function
 
 
 class UserFunction:

@@ -297,7 +297,7 @@ def equal_scalars(gold: Shape, answer: Shape, algebra: Equivalent) -> bool:
     if is_equation(expected) or RELATION.search(given):
         return False
     sides = chain(given)
-    if not all(_follows(before, after, sign, algebra) for (_, before), (sign, after) in pairwise(sides)):
+    if not all(_follows(left, right, sign, algebra) for (_, left), (sign, right) in pairwise(sides)):
         return False
     asked = quantity(expected).number
     values = _answers(sides, integral=asked is not None and not asked.ratio and asked.value.denominator == 1)

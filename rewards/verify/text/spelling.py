@@ -31,7 +31,7 @@ FOR_ALL = (
 LOGARITHM = r"\\(?:ln|log)(?:_\w|_\{\w+\})?\s*(?:\d+|[a-z]|\(\w+\)|\{\w+\})"
 MOD = r"\s*\(?\s*(?:\\[pb]?mod(?![A-Za-z])|(?:\\text\{\s*\(?\s*|(?<=[\s(]))mod(?:ulo)?(?![A-Za-z]))"
 
-BEFORE = (
+INTRODUCTION = (
     r"(?:(?:(?:a )?total of|(?:in|on|at)(?= (?:the |\d|[a-z]+day))"
     rf"|{'|'.join(VOCABULARY['before'].split())})(?![A-Za-z])[.,:]?\s*)+"
 )
@@ -87,7 +87,7 @@ LAYOUT = [
         (r"\\&|\\land(?![a-z])|(?<![A-Za-z])as well as(?![A-Za-z])", " and "),
         (r"<sup>([^<>]*)</sup>", r"^{\1}"),
         (r"\\text\{\s*([,;])\s*\}", r"\1 "),
-        (rf"(?i)^\s*(?:\\text\{{\s*{BEFORE}\}}|(\\text\{{)?\s*{BEFORE}(?=[^\s=}}]))", r"\1"),
+        (rf"(?i)^\s*(?:\\text\{{\s*{INTRODUCTION}\}}|(\\text\{{)?\s*{INTRODUCTION}(?=[^\s=}}]))", r"\1"),
         (rf"((?:^|[,;])\s*{NAME})(?:\s*:| (?:is|are|equals)(?![a-z]))\s*(\}}?)\s*(?=[-+\d\\(])", r"\1\2 = "),
         (r"\\text\{[\s.:]*\}|^\s*=|\}\s*\\cdot\s*\\text\{", " "),
         (r"(?<=[\d}])\s+(?:\\text\{\s*)?([kMm]?)\s*\}?\s*\\Omega(?:\s*\}|(?![A-Za-z]))", r" \\text{\1ohm}"),
