@@ -118,7 +118,7 @@ def _course(run: Results) -> Iterator[Flag]:
                 detail = detail.replace(metric, name)
             yield Flag("warning", many(len(found), sign), detail)
     if run.rows and not events(run, *signs):
-        yield Flag("good", "No sign of collapse", "length, reward and KL stayed within their bands")
+        yield Flag("good", "No sign of collapse", "the reward did not fall far below its recent past")
     if share := frozen(run):
         detail = "the policy became certain before it met a right answer; a higher rollout.temperature explores more"
         yield Flag(

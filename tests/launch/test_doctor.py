@@ -86,7 +86,7 @@ def test_the_exit_code_says_whether_it_is_worth_it(
     text = said()
     assert "24 problems after" in text
     assert f"{verdict.capitalize()}: " in text
-    assert ("learner.max_kl" in text) == (verdict == "worth it")
+    assert ("lowers learner.learning_rate" in text) == (verdict == "worth it")
     (kept,) = known(load(here)).signals.values()
     assert (kept.problems, kept.verdict, bool(kept.warning)) == (96, verdict, bool(code))
 
