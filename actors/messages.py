@@ -152,6 +152,10 @@ def request_seed(run_seed: int, purpose: str, index: int) -> int:
     return int.from_bytes(digest) >> 1
 
 
+Spans = tuple[tuple[int, int], ...]
+"""Half-open ranges of a response's tokens, in order and apart."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """One response.
@@ -160,13 +164,24 @@ class Sample:
     coordinator's time, since every group passes it several times.
 
     token_ids: the last one is the end-of-sequence token, if that was reached.
-    logprobs: the engine's natural log-probability of each token, under the sampled distribution (after temperature).
+    logprobs: the engine's natural log-probability of each sampled token, under the sampled distribution (after
+        temperature).
+    given: the tokens that an environment wrote; the others were sampled.
     """
 
     token_ids: Sequence[int]
     logprobs: Sequence[float]
     text: str
     finish_reason: str
+    given: Spans = ()
+
+    @property
+    def given_tokens(self) -> int:
+        return sum(end - start for start, end in self.given)
+
+    @property
+    def sampled_tokens(self) -> int:
+        return len(self.token_ids) - self.given_tokens
 
     @property
     def truncated(self) -> bool:
@@ -269,7 +284,8 @@ class Group:
 
     @property
     def tokens(self) -> int:
-        return sum(len(sample.token_ids) for sample in self.samples)
+        """Number of sampled tokens."""
+        return sum(sample.sampled_tokens for sample in self.samples)
 
     @property
     def failed(self) -> bool:

@@ -17,7 +17,7 @@ class Example:
     """A sample to learn from.
 
     name: for messages, such as "group 12 sample 3"
-    engine: the engine's log-probability of each response token
+    engine: the engine's log-probability of each sampled token
     version: of the policy that sampled it
     """
 
@@ -35,7 +35,7 @@ def examples(groups: Iterable[Group], regularised: bool) -> list[Example]:
     return [
         Example(
             f"group {group.index} sample {number}",
-            Tokens(group.problem.prompt_ids, sample.token_ids),
+            Tokens(group.problem.prompt_ids, sample.token_ids, sample.given),
             sample.logprobs,
             advantage,
             group.version,

@@ -289,7 +289,7 @@ class LoraLearner:
         local_examples = [trained[position] for position in positions]
         parts = self._pack([example.tokens for example in local_examples])
         samples = _tokens(groups) or [example.tokens for example in trained]
-        tokens = sum(len(sample.response) for sample in samples)
+        tokens = sum(len(sample.sampled) for sample in samples)
         totals = Totals(len(samples), tokens, self.config.rollout.max_response_tokens)
         process, number = f"dropout-{self._world.rank}", self.version or self._steps
         torch.manual_seed(request_seed(self.config.run.seed, process, number))
@@ -358,7 +358,7 @@ class LoraLearner:
         results: list[tuple[float, ...]] = [()] * len(samples)
         for part in self._pack(samples):
             logprobs, _ = self.policy(part.to(self._device))
-            pieces = logprobs.split([len(samples[i].response) for i in part.samples])
+            pieces = logprobs.split([len(samples[i].sampled) for i in part.samples])
             for i, piece in zip(part.samples, pieces, strict=True):
                 results[i] = tuple(piece.tolist())
         return results
@@ -368,7 +368,9 @@ class LoraLearner:
 
 
 def _tokens(groups: Iterable[Group]) -> list[Tokens]:
-    return [Tokens(group.problem.prompt_ids, sample.token_ids) for group in groups for sample in group.samples]
+    return [
+        Tokens(group.problem.prompt_ids, sample.token_ids, sample.given) for group in groups for sample in group.samples
+    ]
 
 
 def _names(examples: Iterable[Example]) -> str:

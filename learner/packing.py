@@ -1,7 +1,8 @@
 """Divides samples among processes, and packs them into micro-batches in which no token is computed twice.
 
 Three samples: responses a and b to the prompt S P, and c to the prompt S Q. S is the shared start of all prompts, such
-as a system prompt. The last token of a response is never an input.
+as a system prompt. The last token of a response is never an input. Tokens that an environment wrote are inputs like all
+others, and no targets.
 
     pieces      S         P     a                 b         Q     c       each once; their tokens are the input
     ids         s s s s   p p   a a a a a a a a   b b b b   q q   c c
@@ -30,6 +31,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from microbudget_rl.actors.messages import Spans
+
 ENTRIES_PER_TOKEN = 2
 """Largest number of attention entries per token of a micro-batch: attention repeats the prompt for every sample.
 An entry keeps about a seventh of a token's activations; one that is only a key, at most half of that."""
@@ -39,10 +42,17 @@ FULL = 0.92
 
 
 class Tokens(NamedTuple):
-    """The token ids of a sample: a prompt of at least one token, and the response."""
+    """The token ids of a sample: a prompt of at least one token, and the response, parts of which may be given."""
 
     prompt: tuple[int, ...]
     response: Sequence[int]
+    given: Spans = ()
+
+    @property
+    def sampled(self) -> list[int]:
+        """The places of the sampled tokens in the response."""
+        edges = [0, *chain.from_iterable(self.given), len(self.response)]
+        return [*chain.from_iterable(map(range, edges[::2], edges[1::2]))]
 
 
 @dataclass(frozen=True)
@@ -57,8 +67,8 @@ class MicroBatch:
     segments: the same rows without padding
     whole: every sample from its start, padded, for a model with mixers (`learner.model.mixers`); else empty
     whole_places: as `output_places`, in these rows
-    predictors: int64 [t], indices into `ids` of the tokens that predict the response
-    targets: int64 [t], the response tokens
+    predictors: int64 [t], indices into `ids` of the tokens that predict the sampled tokens
+    targets: int64 [t], the sampled tokens
     entries: half the number of queries and keys in the blocks, without padding
     """
 
@@ -156,8 +166,8 @@ def divide(samples: Sequence[Tokens], processes: int) -> list[list[int]]:
     which every process computes. Every process is within one sample of the mean and may get none. Fewer
     groups are split than there are processes; the prompt of a split group is computed again.
     """
-    uses, shared = Counter(prompt for prompt, _ in samples), shared_start(samples)
-    work = [(len(prompt) - shared) / uses[prompt] + len(response) for prompt, response in samples]
+    uses, shared = Counter(sample.prompt for sample in samples), shared_start(samples)
+    work = [(len(sample.prompt) - shared) / uses[sample.prompt] + len(sample.response) for sample in samples]
     total = sum(work)
     parts: list[list[int]] = [[] for _ in range(processes)]
     for position, (size, done) in enumerate(zip(work, accumulate(work), strict=True)):
@@ -239,17 +249,19 @@ def _build(samples: Sequence[Tokens], part: tuple[int, ...], shared: int, whole:
         return len(pieces) - 1
 
     members = [samples[i] for i in part]
-    for prompt, response in members:
+    for sample in members:
+        prompt, response = sample.prompt, sample.response
         start, row = len(ids), []
         for begin, end in ((0, shared), (shared, len(prompt))):
             if begin < end:
                 if prompt[:end] not in known:
                     known[prompt[:end]] = add(prompt[begin:end], begin)
                 row.append(known[prompt[:end]])
-        predictors.append(pieces[row[-1]][-1])
+        before = [pieces[row[-1]][-1]]
         if len(response) > 1:
             row.append(add(response[:-1], len(prompt)))
-            predictors.extend(pieces[row[-1]])
+            before.extend(pieces[row[-1]])
+        predictors.extend(before[place] for place in sample.sampled)
         rows.append(row)
         new_tokens.append(len(ids) - start)
     asking = _queries(pieces, rows, [_queries_alone(sample) for sample in members])
@@ -266,7 +278,7 @@ def _build(samples: Sequence[Tokens], part: tuple[int, ...], shared: int, whole:
         whole=whole_rows,
         whole_places=whole_places,
         predictors=torch.tensor(predictors),
-        targets=torch.tensor([token for sample in members for token in sample.response]),
+        targets=torch.tensor([sample.response[place] for sample in members for place in sample.sampled]),
         entries=sum(len(row.keys) - row.offset / 2 for row in chain(*asking)),
     )
 

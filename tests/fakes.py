@@ -148,6 +148,18 @@ class FakeEngine(Remote):
                 self.turns.notify_all()
 
 
+class FakeGame(FakeEngine):
+    """Plays episodes of two turns, with a result of one token between them, and none for the adapter check."""
+
+    async def generate(self, request: Request) -> Group:
+        group = await super().generate(request)
+        episode = Sample((7, 8, 9), (self.logprob,) * 2, "9", self.finish_reason, ((1, 2),))
+        return replace(group, samples=(episode,) * len(group.samples))
+
+    async def generate_on_each(self, request: Request) -> tuple[Group, ...]:
+        return (await super().generate(request),)
+
+
 class Frail:
     """Crashes on command: running and later calls fail until it is revived."""
 

@@ -127,6 +127,8 @@ class MeteredSampler:
         self.ledger.sampled_tokens += group.tokens
         self.ledger.sampling_seconds += (self.ledger.clock.now() - started) * request.sampling.samples
         self.ledger.count(f"tokens/{self.kind}", group.tokens)
+        if given := sum(sample.given_tokens for sample in group.samples):
+            self.ledger.count("tokens/given", given)
         return group
 
     async def generate_on_each(self, request: Request) -> tuple[Group, ...]:

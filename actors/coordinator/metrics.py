@@ -89,6 +89,6 @@ def _figures(groups: Sequence[Group]) -> dict[str, float]:
         **{str(status): statuses[status] for status in Status},
         "groups": len(groups),
         "pass_rate": fmean([reward.parts["accuracy"] for reward in rewards if not reward.masked] or [0.0]),
-        "mean_length": fmean([len(sample.token_ids) for group in groups for sample in group.samples]),
+        "mean_length": fmean([sample.sampled_tokens for group in groups for sample in group.samples]),
         "zero_variance": fmean([group.zero_variance for group in groups]),
     }

@@ -187,8 +187,8 @@ class RolloutProducer:
                 kind = "zero_variance"
             else:
                 kind = "truncated" if advantage is None else "useful"
-            self._run.ledger.move(UNDECIDED, f"tokens/{kind}", len(sample.token_ids))
-            useful += len(sample.token_ids) * (kind == "useful")
+            self._run.ledger.move(UNDECIDED, f"tokens/{kind}", sample.sampled_tokens)
+            useful += sample.sampled_tokens * (kind == "useful")
         return useful
 
     def _note_activity(self) -> None:

@@ -102,7 +102,7 @@ class WarmStart:
         run, settings, stopping = self._run, self._settings, self._run.stopping
         problems = {one.id: one for one in (run.problems.train if settings.from_itself else run.problems.candidates)}
         learned = [row for row in rows if row.token_ids and row.problem in problems][: settings.demonstrations]
-        samples = [(problems[row.problem], Sample(tuple(row.token_ids), (), "", "stop")) for row in learned]
+        samples = [(problems[row.problem], _demonstration(row)) for row in learned]
         groups = [Group(0, problem, None, (sample,)) for problem, sample in samples]
         tried, right = {row.problem for row in rows}, {row.problem for row in rows if row.token_ids}
         missed = f"{len(tried - right)} of {len(tried)} problems have no right response in samples/warm-start.jsonl"
@@ -135,6 +135,10 @@ class WarmStart:
         if self._run.config.run.deterministic or not (expected := self._run.budget.expected("imitate")):
             return passes
         return max(1.0, min(passes, len(self.losses) + self._left_s / expected))
+
+
+def _demonstration(row: SampleRow) -> Sample:
+    return Sample(tuple(row.token_ids), (), "", "stop", tuple((start, end) for start, end in row.given))
 
 
 def step_order(count: int, per_update: int, seed: int, step: int) -> list[int]:

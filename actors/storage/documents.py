@@ -317,7 +317,7 @@ class SampleRow(Document):
 
     version: the adapter's, None for the base model. status: the verdict's. failure: that of a user's reward function.
     extracted: the answer found in the response. partial: whether the reward lacks what only training has, see `Reward`.
-    token_ids: of a right response that the warm start may learn.
+    token_ids: of a right response that the warm start may learn. given: see `Sample`.
     """
 
     group: int | None = None
@@ -334,6 +334,7 @@ class SampleRow(Document):
     extracted: str | None = None
     partial: bool = False
     token_ids: list[Count] = []
+    given: list[list[Count]] = []
 
 
 class EvaluatedSample(SampleRow):

@@ -242,4 +242,5 @@ def sample_row(group: Group, number: int) -> documents.SampleRow:
         failure="; ".join(map(str, reward.complaints)) or reward.failure,
         extracted=reward.verdict.extracted,
     )
-    return row.model_copy(update={"partial": True}) if reward.partial else row
+    seldom = {"partial": reward.partial, "given": [*map(list, sample.given)]}
+    return row.model_copy(update={name: value for name, value in seldom.items() if value})

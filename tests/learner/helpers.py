@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from microbudget_rl.actors.coordinator.rules.rate import learning_rate
-from microbudget_rl.actors.messages import AdapterRef, Batch, Group, UpdateStats
+from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Sample, UpdateStats
 from tests.conftest import build_group, weighed
 
 if TYPE_CHECKING:
@@ -38,6 +38,24 @@ def update(learner: "LoraLearner", batch: Batch, progress: float = 0.0) -> Updat
     return learner.step(learning_rate(config.learner, learner.version, progress, config.budget.updates))
 
 
+def episode(sample: Sample, *given: tuple[int, int]) -> Sample:
+    """Return the sample as an episode in which an environment wrote these spans."""
+    one = replace(sample, given=given)
+    return replace(one, logprobs=tuple(sample.logprobs[place] for place in sampled_places(one)))
+
+
+def sampled_places(sample: Sample) -> list[int]:
+    known = {place for span in sample.given for place in range(*span)}
+    return [place for place in range(len(sample.token_ids)) if place not in known]
+
+
+def two_and_three_turns(index: int) -> Group:
+    """Return a group of episodes: of two turns, of three, without a call, and of two that a result ended."""
+    group = build_group(index, (1.0, 0.0, 0.0, 1.0), response_tokens=(14, 20))
+    two, three, none, cut = group.samples
+    return replace(group, samples=(episode(two, (4, 7)), episode(three, (1, 3), (8, 12)), none, episode(cut, (9, 14))))
+
+
 def weights(learner: "LoraLearner") -> dict[str, torch.Tensor]:
     return {n: p.detach().clone() for n, p in learner.model.named_parameters() if p.requires_grad}
 
@@ -54,14 +72,15 @@ def own_attention(learner: "LoraLearner") -> torch.nn.Module:
 
 
 def distributions(model: torch.nn.Module, group: Group, number: int, temperature: float) -> torch.Tensor:
-    """Return log-probabilities of the whole vocabulary at a sample's response, [t, v], from full logits."""
+    """Return log-probabilities of the whole vocabulary at a sample's sampled tokens, [t, v], from full logits."""
     prompt, response = group.problem.prompt_ids, group.samples[number].token_ids
     logits = model(input_ids=torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
-    return (logits / temperature).log_softmax(-1)
+    return (logits[sampled_places(group.samples[number])] / temperature).log_softmax(-1)
 
 
 def reference_logprobs(model: torch.nn.Module, group: Group, number: int, temperature: float) -> torch.Tensor:
-    response = torch.tensor(group.samples[number].token_ids)
+    sample = group.samples[number]
+    response = torch.tensor([sample.token_ids[place] for place in sampled_places(sample)])
     return distributions(model, group, number, temperature).gather(1, response[:, None])[:, 0]
 
 

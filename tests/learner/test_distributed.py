@@ -28,7 +28,7 @@ from microbudget_rl.learner.actor import LearnerActor, RemoteLearner
 from microbudget_rl.learner.distributed import use_interface
 from microbudget_rl.learner.learner import LoraLearner
 from tests.conftest import build_group
-from tests.learner.helpers import sampled_by, spoil
+from tests.learner.helpers import sampled_by, spoil, two_and_three_turns
 from tests.learner.helpers import update as update_one
 
 T = TypeVar("T")
@@ -124,6 +124,7 @@ def batches() -> list[Batch]:
             build_group(2, (1.0, None, 0.0), prompt_tokens=40),
             build_group(3, (0.0, 0.0)),
             build_group(4),
+            two_and_three_turns(7),
         ),
         sampled_by(
             1, build_group(5, (1.0, 0.5, 0.0)), build_group(6, (1.0, 0.0), prompt_tokens=5, response_tokens=(60, 60))

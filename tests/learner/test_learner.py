@@ -25,7 +25,9 @@ from tests.learner.helpers import (
     reference_logprobs,
     same,
     sampled_by,
+    sampled_places,
     spoil,
+    two_and_three_turns,
     update,
     weights,
 )
@@ -53,7 +55,7 @@ def reference_gradient(
     """
     algorithm, temperature, limit = config.algorithm, config.rollout.temperature, config.rollout.max_response_tokens
     samples = [(group, number) for group in groups for number in range(len(group.samples))]
-    tokens = sum(len(group.samples[number].token_ids) for group, number in samples)
+    tokens = sum(len(sampled_places(group.samples[number])) for group, number in samples)
     weighed_groups = [weighed(group, config) for group in groups]
     known = {example.name: example for example in examples(weighed_groups, algorithm.regularised)}
     found, loss = [], torch.zeros(())
@@ -82,13 +84,16 @@ def reference_gradient(
 
 
 def some_groups() -> tuple[Group, ...]:
-    """Return groups with a timeout, without variance, with a single sample, and a truncated response in each."""
+    """Return groups with a timeout, without variance, with a single sample, of episodes, and a truncated response in
+    each.
+    """
     groups = (
         build_group(1, (1.0, 0.0, 0.2, 1.0)),
         build_group(2, (1.0, None, 0.0)),
         build_group(3, (0.0, 0.0)),
         build_group(4, (1.0, 1.0, 0.0, 1.0), prompt_tokens=20),
         build_group(5, (1.0,)),
+        two_and_three_turns(6),
     )
     return tuple(
         replace(group, samples=(replace(group.samples[0], finish_reason="length"), *group.samples[1:]))
@@ -141,6 +146,43 @@ def test_gradient_does_not_depend_on_micro_batches(aggregation: str, make: Make)
     for split in moments[1:]:
         error = torch.stack([(split[name] - whole[name]).norm() for name in whole]).norm()
         assert error <= 1e-5 * scale
+
+
+@pytest.mark.parametrize("budget", [10_000, 60, 1])
+def test_gradient_of_episodes_is_that_of_transformers_loss_without_given_tokens(budget: int, make: Make):
+    """With advantage 1 and ratio 1, against labels of −100 on the prompt and on what the environment wrote."""
+    learner = make({"learner.tokens_per_microbatch": budget, "rollout.temperature": 1.0})
+    update(learner, batch(0))
+    group = two_and_three_turns(6)
+    scored = zip(group.samples, learner.score((group,))[0], strict=True)
+    samples = tuple(replace(sample, logprobs=scores.policy) for sample, scores in scored)
+    group = replace(group, samples=samples, adapter=AdapterRef(1, 0, "nowhere"), advantages=(1.0,) * 4)
+    model, loss = own_attention(learner), torch.zeros(())
+    for sample in group.samples:
+        prompt, sampled = group.problem.prompt_ids, sampled_places(sample)
+        labels = [-100] * (len(prompt) + len(sample.token_ids))
+        for place in sampled:
+            labels[len(prompt) + place] = sample.token_ids[place]
+        found = model(input_ids=torch.tensor([prompt + sample.token_ids]), labels=torch.tensor([labels])).loss
+        loss = loss + found * len(sampled) / group.tokens
+    loss.backward()
+    learner.accumulate(Batch(1, (group,)))
+    for name, parameter in learner.model.named_parameters():
+        if parameter.requires_grad:
+            expected = model.get_parameter(name).grad
+            assert (parameter.grad - expected).norm() <= 5e-6 * gradient_norm(model), name
+
+
+def test_given_tokens_are_inputs_and_no_targets(make: Make):
+    learner, group = make(), two_and_three_turns(6)
+    update(learner, batch(0))
+    (scores,) = learner.score((group,))
+    assert [len(each.policy) for each in scores] == [each.sampled_tokens for each in group.samples]
+    two = group.samples[0]
+    other = replace(two, token_ids=(*two.token_ids[:5], two.token_ids[5] + 1, *two.token_ids[6:]))
+    changed = learner.score((replace(group, samples=(other,)),))[0][0].policy
+    assert changed[:4] == pytest.approx(scores[0].policy[:4], abs=1e-6)
+    assert all(abs(a - b) > 1e-6 for a, b in zip(changed[4:], scores[0].policy[4:], strict=True))
 
 
 def test_scores_before_the_step_are_the_old_versions(make: Make):

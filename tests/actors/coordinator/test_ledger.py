@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from microbudget_rl.actors.coordinator.ledger import HISTORY, Ledger, MeteredSampler
 from microbudget_rl.actors.storage.documents import LedgerRecord
 from tests.actors.coordinator.test_budget import HandClock
-from tests.fakes import FakeEngine, make_request
+from tests.fakes import FakeEngine, FakeGame, make_request
 from tests.virtual_time import VirtualClock, run_virtually
 
 
@@ -76,6 +76,15 @@ def test_looking_changes_nothing_and_figures_are_flat():
         assert ledger.seconds == {"learner": {"start": 0.0, "update": seconds}}
     ledger.count("tokens/eval", 3)
     assert ledger.figures == {"ledger/learner/start": 0.0, "ledger/learner/update": 7.0, "ledger/tokens/eval": 5.0}
+
+
+def test_tokens_that_an_environment_gave_are_counted_apart():
+    async def scenario() -> dict[str, int]:
+        ledger = Ledger(VirtualClock())
+        await MeteredSampler(FakeGame(), "waiting", ledger).generate(make_request())
+        return ledger.counts
+
+    assert run_virtually(scenario()) == {"tokens/waiting": 8, "tokens/given": 4}
 
 
 def test_cancelled_requests_count_what_their_time_was_enough_for():

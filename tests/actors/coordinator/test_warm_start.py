@@ -17,7 +17,7 @@ from microbudget_rl.actors.messages import Group, Reward, Sample
 from microbudget_rl.actors.storage.checkpoints import read_state
 from microbudget_rl.actors.storage.documents import EventKind
 from tests.actors.virtual_run import Run
-from tests.fakes import make_reward
+from tests.fakes import FakeGame, make_reward
 
 UPDATES = 3
 
@@ -70,6 +70,13 @@ def test_solutions_are_verified_and_the_unused_are_named(tmp_path: Path):
     assert (died.kind, event.kind) == (EventKind.DIED, EventKind.IMITATED)
     assert "9 updates on 6 responses, loss 1.000 → 0.111; 1 of 7 " in event.detail
     assert [row.problem for row in run.folder.samples("warm-start") if not row.token_ids] == ["p303"]
+
+
+def test_what_an_environment_gave_is_not_imitated(tmp_path: Path):
+    run = WarmRun(tmp_path)
+    run.engine = FakeGame()
+    run.go()
+    assert {each.samples[0].given for batch, _ in run.learner.imitated for each in batch} == {((1, 2),)}
 
 
 @pytest.mark.parametrize("source", ["self", "file:worked.jsonl"])
