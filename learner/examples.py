@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from microbudget_rl.actors.messages import Group
+from microbudget_rl.actors.messages import Group, Sample
 from microbudget_rl.conf.schema import AlgorithmConfig
 from microbudget_rl.learner.losses import Observed
 from microbudget_rl.learner.packing import Tokens
@@ -35,7 +35,7 @@ def examples(groups: Iterable[Group], regularised: bool) -> list[Example]:
     return [
         Example(
             f"group {group.index} sample {number}",
-            Tokens(group.problem.prompt_ids, sample.token_ids, sample.given),
+            tokens_of(group, sample),
             sample.logprobs,
             advantage,
             group.version,
@@ -44,6 +44,11 @@ def examples(groups: Iterable[Group], regularised: bool) -> list[Example]:
         for number, (sample, advantage) in enumerate(zip(group.samples, group.advantages, strict=True))
         if sample.token_ids and advantage is not None and (advantage or regularised)
     ]
+
+
+def tokens_of(group: Group, sample: Sample) -> Tokens:
+    """Return the prompt and response of one of a group's samples."""
+    return Tokens(group.problem.prompt_ids, sample.token_ids, sample.given)
 
 
 def observe(

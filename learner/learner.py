@@ -26,7 +26,7 @@ from microbudget_rl.actors.models.sizes import SYNTHETIC_ADAPTERS
 from microbudget_rl.actors.protocols import FAITHFUL
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.learner.distributed import ALONE, World
-from microbudget_rl.learner.examples import Example, examples, observe
+from microbudget_rl.learner.examples import Example, examples, observe, tokens_of
 from microbudget_rl.learner.losses import Observed, Totals, imitation_loss, policy_loss
 from microbudget_rl.learner.metrics import UpdateRecord, update_metrics
 from microbudget_rl.learner.mismatch import k3
@@ -368,9 +368,7 @@ class LoraLearner:
 
 
 def _tokens(groups: Iterable[Group]) -> list[Tokens]:
-    return [
-        Tokens(group.problem.prompt_ids, sample.token_ids, sample.given) for group in groups for sample in group.samples
-    ]
+    return [tokens_of(group, sample) for group in groups for sample in group.samples]
 
 
 def _names(examples: Iterable[Example]) -> str:

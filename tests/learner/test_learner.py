@@ -170,7 +170,7 @@ def test_gradient_of_episodes_is_that_of_transformers_loss_without_given_tokens(
     for name, parameter in learner.model.named_parameters():
         if parameter.requires_grad:
             expected = model.get_parameter(name).grad
-            assert (parameter.grad - expected).norm() <= 5e-6 * gradient_norm(model), name
+            assert (parameter.grad - expected).norm() <= 1e-5 * gradient_norm(model), name
 
 
 def test_given_tokens_are_inputs_and_no_targets(make: Make):
@@ -181,8 +181,8 @@ def test_given_tokens_are_inputs_and_no_targets(make: Make):
     two = group.samples[0]
     other = replace(two, token_ids=(*two.token_ids[:5], two.token_ids[5] + 1, *two.token_ids[6:]))
     changed = learner.score((replace(group, samples=(other,)),))[0][0].policy
-    assert changed[:4] == pytest.approx(scores[0].policy[:4], abs=1e-6)
-    assert all(abs(a - b) > 1e-6 for a, b in zip(changed[4:], scores[0].policy[4:], strict=True))
+    assert changed[:4] == pytest.approx(scores[0].policy[:4], abs=1e-4)
+    assert all(abs(a - b) > 1e-3 for a, b in zip(changed[4:], scores[0].policy[4:], strict=True))
 
 
 def test_scores_before_the_step_are_the_old_versions(make: Make):
